@@ -1,0 +1,1 @@
+"""Left-ventricle segmentation trained through an exact dynamic program."""
