@@ -1,0 +1,1 @@
+"""Comparisons of the gradient estimators, with references that do not depend on them."""

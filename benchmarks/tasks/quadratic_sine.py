@@ -1,0 +1,59 @@
+"""``f(x) = |x|^2 + sum sin(3 x) / 2 + 5``: smooth, and known in closed form under smoothing.
+
+For ``eps ~ N(0, I)``, ``E |x + sigma eps|^2 = |x|^2 + n sigma^2`` and ``E sin(3 x + 3 sigma eps) = sin(3 x) exp(-9 sigma^2 / 2)``,
+so that the smoothed gradient is ``2 x + 1.5 cos(3 x) exp(-9 sigma^2 / 2)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.tasks.task import Objective, Task
+
+
+def quadratic_sine(x: Tensor) -> Tensor:
+    """(R, n) -> (R, 1)."""
+    return x.square().sum(-1, keepdim=True) + torch.sin(3 * x).sum(-1, keepdim=True) / 2 + 5
+
+
+def smoothed_gradient(x: Tensor, v: Tensor, sigma: float) -> Tensor:
+    """Gradient of ``<v, E f(x + sigma eps)>``: (B, n) and (B, 1) -> (B, n)."""
+    damping = math.exp(-9 * sigma**2 / 2)
+    return v * (2 * x + 1.5 * damping * torch.cos(3 * x))
+
+
+def quadratic_sine_task() -> Task:
+    return _task("quadratic_sine", "smooth function of 10 inputs", num_inputs=10, sigma=0.05, noise=0.0)
+
+
+def quadratic_sine_100_task() -> Task:
+    return _task("quadratic_sine_100", "the same in 100 inputs", num_inputs=100, sigma=0.05, noise=0.0)
+
+
+def noisy_quadratic_sine_task() -> Task:
+    summary = "20 inputs, and normal noise of deviation 0.2 on every value"
+    return _task("noisy_quadratic_sine", summary, num_inputs=20, sigma=0.3, noise=0.2)
+
+
+def _task(name: str, summary: str, num_inputs: int, sigma: float, noise: float) -> Task:
+    rng = np.random.default_rng(num_inputs)
+
+    def function(x: Tensor) -> Tensor:
+        y = quadratic_sine(x)
+        return y + noise * torch.randn_like(y) if noise else y
+
+    return Task(
+        name=name,
+        summary=summary,
+        function=function,
+        interface="torch",
+        start=torch.from_numpy(rng.uniform(-1.5, 1.5, (6, num_inputs))).float(),  # (B, n)
+        sigma=sigma,
+        loss=lambda y: y.squeeze(-1),
+        closed_form=lambda x, v: smoothed_gradient(x, v, sigma),
+        objective=Objective(name="f(x)", learning_rate=0.05),
+    )

@@ -1,0 +1,101 @@
+"""The estimators under comparison, and how each spends a budget of evaluations.
+
+A row of the batch gets ``evaluations`` calls of the black box, one of which is the value's own; the rest are *probes*. Adding an estimator to
+the comparison is one line of ``VARIANTS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import ndgrad
+from benchmarks.tasks import Task
+
+FIT_STEPS = 10  # joint Adam(1e-3) steps of the bypass per call
+REPLAYED_CALLS = 4  # earlier calls whose evaluations stay in its fit
+
+
+class BudgetTooSmall(ValueError):
+    """The estimator cannot work with so few evaluations; the message is the reason to print."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One estimator with its settings.
+
+    ``build(task, num_samples)`` makes it. A sampling estimator takes as many samples as the budget allows, each costing ``probes_per_sample``;
+    finite differences need ``probes_per_input`` for every input, no more and no less. ``learns`` marks estimators that carry something from one
+    call to the next.
+    """
+
+    build: Callable[[Task, int], ndgrad.Estimator]
+    probes_per_sample: int = 1
+    probes_per_input: int = 0
+    minimum_samples: int = 1
+    learns: bool = False
+
+    def num_samples(self, evaluations: int, num_inputs: int) -> int:
+        """Noise draws that fit into ``evaluations`` per row; 0 for finite differences.
+
+        Raises
+        ------
+        BudgetTooSmall
+            With the least number of evaluations that would do.
+        """
+        least = 1 + (self.probes_per_input * num_inputs or self.minimum_samples * self.probes_per_sample)
+        if evaluations < least:
+            raise BudgetTooSmall(f"needs {least} evaluations for {num_inputs} inputs, has {evaluations}")
+        return 0 if self.probes_per_input else (evaluations - 1) // self.probes_per_sample
+
+
+def _central(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(method="central")
+
+
+def _central_at_sigma(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(method="central", eps=task.sigma)
+
+
+def _forward(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(method="forward")
+
+
+def _orthogonal_pairs(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(num_samples=S, sigma=task.sigma, antithetic=True, directions="orthogonal")
+
+
+def _gaussian_pairs(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(num_samples=S, sigma=task.sigma, antithetic=True, directions="gaussian")
+
+
+def _gaussian_loo(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(
+        num_samples=S, sigma=task.sigma, antithetic=False, directions="gaussian", baseline="loo"
+    )
+
+
+def _score_function(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.ScoreFunction(num_samples=S, sigma=task.sigma, baseline="loo")
+
+
+def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
+    def build(task: Task, S: int) -> ndgrad.Estimator:
+        return ndgrad.DiffBypass(
+            task.make_surrogate(), sigma=task.sigma, num_samples=S, fit_steps=FIT_STEPS, replay=replay
+        )
+
+    return build
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "finite_difference_central": Variant(_central, probes_per_input=2),
+    "finite_difference_central_sigma": Variant(_central_at_sigma, probes_per_input=2),
+    "finite_difference_forward": Variant(_forward, probes_per_input=1),
+    "evolution_strategy_orthogonal_pairs": Variant(_orthogonal_pairs, probes_per_sample=2),
+    "evolution_strategy_gaussian_pairs": Variant(_gaussian_pairs, probes_per_sample=2),
+    "evolution_strategy_gaussian_loo": Variant(_gaussian_loo, minimum_samples=2),
+    "score_function_loo": Variant(_score_function, minimum_samples=2),
+    "diff_bypass": Variant(_bypass(replay=0), learns=True),
+    "diff_bypass_replay": Variant(_bypass(replay=REPLAYED_CALLS), learns=True),
+}
