@@ -2,7 +2,8 @@
 
     python -m benchmarks.make_references --tasks rounded_tanh tandem_queue
 
-Plain numbers in JSON: the gradient, its standard error, the point, cotangent and sigma they belong to, seed and versions.
+Plain numbers in JSON: the gradient, its standard error, the point, cotangent and sigma they belong to, seed
+and versions.
 """
 
 from __future__ import annotations

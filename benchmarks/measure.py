@@ -47,10 +47,11 @@ def measure(
 
 
 def summarise(gradients: Tensor, reference: Reference) -> dict[str, float]:
-    """Error, cosine, squared bias and variance of ``gradients`` (T, B, ...).
+    """Compute error, cosine, squared bias and variance of ``gradients`` (T, B, ...).
 
-    With ``T`` estimates of variance ``V`` each, ``E |mean - reference|^2 = bias^2 + V / T + e^2``, ``e`` the reference's own standard error; the last two
-    terms are subtracted. ``T = 1`` leaves the variance unknown: NaN.
+    With ``T`` estimates of variance ``V`` each, ``E |mean - reference|^2 = bias^2 + V / T + e^2``, ``e``
+    the reference's own standard error; the last two terms are subtracted. ``T = 1`` leaves the variance
+    unknown: NaN.
     """
     T = len(gradients)
     g, true = gradients.double().flatten(1), reference.gradient.double().flatten()  # (T, B n), (B n,)
@@ -71,10 +72,10 @@ def summarise(gradients: Tensor, reference: Reference) -> dict[str, float]:
 
 
 def approach(task: Task, steps: int) -> list[Tensor]:
-    """Points on a straight line that ends one step before the start, over a distance of one typical ``|sigma eps|``.
+    """List points on a straight line that ends one step before the start.
 
-    An estimator that learns from call to call is met as in an optimisation, after some calls nearby. The offset is the same for every
-    estimator and seed.
+    The line is one typical ``|sigma eps|`` long. An estimator that learns from call to call is met as in an
+    optimisation, after some calls nearby. The offset is the same for every estimator and seed.
     """
     offset = task.sigma * torch.randn(task.start.shape, generator=torch.Generator().manual_seed(steps))
     return [task.start + (1 - k / steps) * offset for k in range(steps)]

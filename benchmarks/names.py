@@ -6,12 +6,10 @@ from collections.abc import Collection
 
 
 def select(kind: str, wanted: Collection[str], valid: Collection[str]) -> list[str]:
-    """The wanted names in the order given (commas separate, too); all of them if none is given.
+    """Return the wanted names in the order given (commas separate, too); all of them if none is given.
 
-    Raises
-    ------
-    ValueError
-        If a name is unknown; the message lists the valid ones.
+    Raises:
+        ValueError: if a name is unknown; the message lists the valid ones.
     """
     names = [name for entry in wanted for name in entry.split(",") if name]
     unknown = [name for name in names if name not in valid]

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def mlp(num_inputs: int, num_outputs: int, width: int = 128) -> nn.Sequential:
-    """A perceptron ``(R, n) -> (R, m)`` with two hidden layers of ``width`` SiLU units.
+    """Make a perceptron ``(R, n) -> (R, m)`` with two hidden layers of ``width`` SiLU units.
 
     A smooth activation: the bypass uses the network's derivative, not only its value.
     """

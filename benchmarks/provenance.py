@@ -13,17 +13,17 @@ _PACKAGES = ("ndgrad", "torch", "numpy", "networkx")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that take part in a result."""
+    """Collect the versions of Python and of the packages that take part in a result."""
     return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def device() -> str:
-    """The processor in words; the benchmarks run on the CPU."""
+    """Name the processor; the benchmarks run on the CPU."""
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
 
 
 def threads() -> int:
-    """Threads that torch may use within one operation."""
+    """Count the threads that torch may use within one operation."""
     return torch.get_num_threads()
 
 

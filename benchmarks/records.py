@@ -15,7 +15,7 @@ from benchmarks.provenance import write_atomically
 
 @dataclass(frozen=True)
 class Record:
-    """One row of the results. Errors are relative to the norm of the reference gradient over the whole batch."""
+    """One row of the results; errors are relative to the reference gradient's norm over the whole batch."""
 
     task: str
     estimator: str

@@ -1,7 +1,8 @@
 """Brute-force gradient of a Gaussian-smoothed function, apart from the estimators under test.
 
-``E <v, f(x + sigma e) - f(x - sigma e)> e / (2 sigma)``, ``e ~ N(0, I)`` (Nesterov and Spokoiny 2017, equation 21 in its symmetric
-form), summed in double precision with the standard error of every entry.
+``E <v, f(x + sigma e) - f(x - sigma e)> e / (2 sigma)``, ``e ~ N(0, I)`` summed in double precision with
+the standard error of every entry (the symmetric oracle of Nesterov and Spokoiny, Random gradient-free
+minimization, 2017).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ def smoothed_gradient(
     rows_per_call: int = 50_000,
     advance: Callable[[int], None] = lambda done: None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient and its standard error, both like ``x``.
+    """Return the gradient and its standard error, both like ``x``.
 
-    ``x`` is (B, ...), ``v`` is (B, m); ``f`` maps rows and is called on at most about ``rows_per_call`` of them. ``advance`` hears how many pairs were
-    finished.
+    ``x`` is (B, ...), ``v`` is (B, m); ``f`` maps rows and is called on at most about ``rows_per_call`` of
+    them. ``advance`` hears how many pairs were finished.
     """
     B = x.shape[0]
     total, squares = torch.zeros((2, *x.shape), dtype=torch.float64)

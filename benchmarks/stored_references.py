@@ -34,14 +34,11 @@ class Reference:
 
 
 def reference(task: Task, directory: Path = DIRECTORY) -> Reference:
-    """The closed form where the task has one, else the stored estimate.
+    """Return the closed form where the task has one, else the stored estimate.
 
-    Raises
-    ------
-    FileNotFoundError
-        If no estimate is stored.
-    ValueError
-        If the stored estimate belongs to another point, cotangent or sigma.
+    Raises:
+        FileNotFoundError: if no estimate is stored.
+        ValueError: if the stored estimate belongs to another point, cotangent or sigma.
     """
     if task.closed_form is not None:
         gradient = task.closed_form(task.start, task.cotangent)

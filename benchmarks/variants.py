@@ -1,7 +1,7 @@
 """The estimators under comparison, and how each spends a budget of evaluations.
 
-A row of the batch gets ``evaluations`` calls of the black box, one of which is the value's own; the rest are *probes*. Adding an estimator to
-the comparison is one line of ``VARIANTS``.
+A row of the batch gets ``evaluations`` calls of the black box, one of which is the value's own; the rest
+are *probes*. Adding an estimator to the comparison is one line of ``VARIANTS``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FIT_STEPS = 10  # joint Adam(1e-3) steps of the bypass per call
 REPLAYED_CALLS = 4  # earlier calls whose evaluations stay in its fit
 
 
-class BudgetTooSmall(ValueError):
+class BudgetTooSmallError(ValueError):
     """The estimator cannot work with so few evaluations; the message is the reason to print."""
 
 
@@ -24,9 +24,9 @@ class BudgetTooSmall(ValueError):
 class Variant:
     """One estimator with its settings.
 
-    ``build(task, num_samples)`` makes it. A sampling estimator takes as many samples as the budget allows, each costing ``probes_per_sample``;
-    finite differences need ``probes_per_input`` for every input, no more and no less. ``learns`` marks estimators that carry something from one
-    call to the next.
+    ``build(task, num_samples)`` makes it. A sampling estimator takes as many samples as the budget allows,
+    each costing ``probes_per_sample``; finite differences need ``probes_per_input`` for every input, no
+    more and no less. ``learns`` marks estimators that carry something from one call to the next.
     """
 
     build: Callable[[Task, int], ndgrad.Estimator]
@@ -36,16 +36,14 @@ class Variant:
     learns: bool = False
 
     def num_samples(self, evaluations: int, num_inputs: int) -> int:
-        """Noise draws that fit into ``evaluations`` per row; 0 for finite differences.
+        """Count the noise draws that fit into ``evaluations`` per row; 0 for finite differences.
 
-        Raises
-        ------
-        BudgetTooSmall
-            With the least number of evaluations that would do.
+        Raises:
+            BudgetTooSmallError: with the least number of evaluations that would do.
         """
         least = 1 + (self.probes_per_input * num_inputs or self.minimum_samples * self.probes_per_sample)
         if evaluations < least:
-            raise BudgetTooSmall(f"needs {least} evaluations for {num_inputs} inputs, has {evaluations}")
+            raise BudgetTooSmallError(f"needs {least} evaluations for {num_inputs} inputs, has {evaluations}")
         return 0 if self.probes_per_input else (evaluations - 1) // self.probes_per_sample
 
 

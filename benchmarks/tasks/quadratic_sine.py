@@ -1,7 +1,8 @@
 """``f(x) = |x|^2 + sum sin(3 x) / 2 + 5``: smooth, and known in closed form under smoothing.
 
-For ``eps ~ N(0, I)``, ``E |x + sigma eps|^2 = |x|^2 + n sigma^2`` and ``E sin(3 x + 3 sigma eps) = sin(3 x) exp(-9 sigma^2 / 2)``,
-so that the smoothed gradient is ``2 x + 1.5 cos(3 x) exp(-9 sigma^2 / 2)``.
+For ``eps ~ N(0, I)``, ``E |x + sigma eps|^2 = |x|^2 + n sigma^2`` and
+``E sin(3 x + 3 sigma eps) = sin(3 x) exp(-9 sigma^2 / 2)``, so that the smoothed gradient is
+``2 x + 1.5 cos(3 x) exp(-9 sigma^2 / 2)``.
 """
 
 from __future__ import annotations

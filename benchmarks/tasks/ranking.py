@@ -1,7 +1,8 @@
 """Ranks of the entries of a vector: integers, constant almost everywhere, plain NumPy.
 
-``rank_k = sum_j [x_j < x_k]``. Under smoothing ``[x_j < x_k]`` becomes ``Phi((x_k - x_j) / s)`` with ``s = sqrt(2) sigma``, so that
-the gradient of ``<v, E rank>`` is ``sum_j (v_k - v_j) phi((x_k - x_j) / s) / s``.
+``rank_k = sum_j [x_j < x_k]``. Under smoothing ``[x_j < x_k]`` becomes ``Phi((x_k - x_j) / s)`` with
+``s = sqrt(2) sigma``, so that the gradient of ``<v, E rank>`` is
+``sum_j (v_k - v_j) phi((x_k - x_j) / s) / s``.
 """
 
 from __future__ import annotations

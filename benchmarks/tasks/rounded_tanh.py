@@ -27,7 +27,7 @@ def rounded_tanh_task() -> Task:
     target = function(hidden)
     return Task(
         name="rounded_tanh",
-        summary="8 outputs in steps of 1/4 of a network of 30 inputs; the loss asks for another point's outputs",
+        summary="8 outputs in steps of 1/4 from 30 inputs; the loss asks for another point's outputs",
         function=function,
         interface="torch",
         start=start,

@@ -1,7 +1,7 @@
 """Cheapest path across a grid: networkx as the black box, a set of cells as the output.
 
-Inputs are log-costs of entering the cells; the output marks the cells of the cheapest path from the first to the last corner,
-as in learning costs from demonstrated paths (Pogancic et al., ICLR 2020).
+Inputs are log-costs of entering the cells; the output marks the cells of the cheapest path from the
+first to the last corner, as in learning costs from demonstrated paths (Pogancic et al., ICLR 2020).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def path_cells(log_costs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def path_cells_by_enumeration(log_costs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The same, by the cost of each of the 184 simple paths; quick for many rows."""
+    """Compute the same by the cost of each of the 184 simple paths; quick for many rows."""
     paths = simple_paths()  # (P, n)
     return paths[(np.exp(log_costs) @ paths.T).argmin(-1)]
 
@@ -56,7 +56,7 @@ def shortest_path_task() -> Task:
     target = torch.from_numpy(path_cells(hidden)).float()
     return Task(
         name="shortest_path",
-        summary="cells of the cheapest path across a 4x4 grid (networkx); the loss asks for a demonstrated path",
+        summary="cheapest path across a 4x4 grid (networkx); the loss asks for a demonstrated path",
         function=path_cells,
         interface="numpy",
         start=torch.from_numpy(start).float(),

@@ -1,7 +1,8 @@
 """``f(x) = sign(x W + b)``: a layer of hard units whose derivative is zero almost everywhere.
 
-Unit ``j`` sees ``a_j + sigma |w_j| xi`` with ``a = x W + b`` and ``xi ~ N(0, 1)``; its mean is ``2 Phi(a_j / s_j) - 1`` with
-``s_j = sigma |w_j|``, and the smoothed gradient is ``sum_j v_j 2 phi(a_j / s_j) / s_j w_j``.
+Unit ``j`` sees ``a_j + sigma |w_j| xi`` with ``a = x W + b`` and ``xi ~ N(0, 1)``; its mean is
+``2 Phi(a_j / s_j) - 1`` with ``s_j = sigma |w_j|``, and the smoothed gradient is
+``sum_j v_j 2 phi(a_j / s_j) / s_j w_j``.
 """
 
 from __future__ import annotations

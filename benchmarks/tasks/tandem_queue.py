@@ -1,8 +1,9 @@
 """A line of queues in NumPy: how many customers wait too long, and what the speed costs.
 
-Lindley's recursion for stations in series: customer ``k`` leaves station ``j`` at ``D[k, j] = max(D[k, j-1], D[k-1, j]) + S[k, j]``, with
-``D[k, -1]`` the arrival. Arrivals and unit service times are fixed draws (common random numbers), so that the box is deterministic;
-the share of customers whose wait exceeds a limit moves in steps of one customer.
+Lindley's recursion for stations in series: customer ``k`` leaves station ``j`` at
+``D[k, j] = max(D[k, j-1], D[k-1, j]) + S[k, j]``, with ``D[k, -1]`` the arrival. Arrivals and unit service
+times are fixed draws (common random numbers), so that the box is deterministic; the share of customers
+whose wait exceeds a limit moves in steps of one customer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _UNIT_SERVICE = _RNG.gamma(2.0, 0.5, size=(_CUSTOMERS, _STATIONS))  # (K, n), me
 
 
 def late_shares_and_price(log_speed: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(R, n) -> (R, n + 1): share of customers waiting longer than the limit at each station, and the mean speed."""
+    """(R, n) -> (R, n + 1): share of customers who wait too long at each station, and the mean speed."""
     speed = np.exp(log_speed)
     left = np.zeros_like(speed)  # (R, n) when the customer before left each station
     late = np.zeros_like(speed)
@@ -48,7 +49,7 @@ def tandem_queue_task() -> Task:
     rng = np.random.default_rng(55)
     return Task(
         name="tandem_queue",
-        summary="5 queues in series (NumPy): share of late customers at each and mean speed, from the 5 log-speeds",
+        summary="5 queues in series (NumPy): share of late customers and mean speed, from 5 log-speeds",
         function=late_shares_and_price,
         interface="numpy",
         start=torch.from_numpy(0.25 + 0.3 * rng.standard_normal((_BATCH, _STATIONS))).float(),

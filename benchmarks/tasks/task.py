@@ -34,8 +34,9 @@ class Objective:
 class Task:
     """A black box with a point at which its smoothed gradient is known.
 
-    The quantity measured is the gradient of ``<v, E f(x + sigma eps)>``, ``eps ~ N(0, I)``, at ``x = start`` with
-    ``v`` the gradient of the loss at ``f(start)``: the first gradient that a descent on the loss would use.
+    The quantity measured is the gradient of ``<v, E f(x + sigma eps)>``, ``eps ~ N(0, I)``, at
+    ``x = start`` with ``v`` the gradient of the loss at ``f(start)``: the first gradient that a descent on
+    the loss would use.
     """
 
     name: str
@@ -82,11 +83,11 @@ class Task:
         return v
 
     def score(self, x: Tensor) -> float:
-        """The loss at ``x``, averaged over the rows."""
+        """Return the loss at ``x``, averaged over the rows."""
         return float(self.loss(self.values(x)).mean())
 
     def make_surrogate(self) -> nn.Module:
-        """An unfitted network for the bypass, from the global random state."""
+        """Make an unfitted network for the bypass, from the global random state."""
         if self.surrogate is not None:
             return self.surrogate()
         return mlp(self.num_inputs, self.num_outputs, width=64)
