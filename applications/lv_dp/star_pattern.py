@@ -100,7 +100,7 @@ def sample_at(
 
 
 def warp(star: StarPattern, maps: Tensor, centers: Tensor, rotation: Tensor, mode: Interpolation) -> Tensor:
-    """Sample maps (B, H, W) on the star: the warped map g (B, N, M+1).  Outside the image its border continues.
+    """Sample maps (B, H, W) on the star: the warped map g (B, N, M+1).  Outside, the border value holds.
 
     Example:
         >>> flat = torch.full((1, 8, 8), 3.0)

@@ -1,0 +1,52 @@
+"""Folders ``images/NAME.png`` and ``masks/NAME.png``; masks are 0 / non-zero, of the LV cavity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from applications.lv_dp.data.slices import DataError, Slice, SliceSet
+
+
+def load_png(folder: str | Path) -> SliceSet:
+    """Load every image with its mask; the patient is NAME before ``-IM-``, else NAME.
+
+    Images are read as grey values (8 or 16 bit) into float32; a mask pixel counts from half its brightest
+    value on, so that 0/1 and 0/255 files both work.
+
+    Raises:
+        DataError: the folder, ``images`` or ``masks`` is missing, there are no images, a mask has no image or
+            an image no mask, a file is not a picture, or the sizes of a pair differ.
+    """
+    root = Path(folder)
+    for directory in (root, root / "images", root / "masks"):
+        if not directory.is_dir():
+            raise DataError(f"{directory}: no such folder (need DIR/images/NAME.png and DIR/masks/NAME.png)")
+    images = {path.name: path for path in sorted((root / "images").glob("*.png"))}
+    masks = {path.name: path for path in sorted((root / "masks").glob("*.png"))}
+    if not images and not masks:
+        raise DataError(f"{root / 'images'}: holds no .png file")
+    for name in sorted(images.keys() ^ masks.keys()):
+        missing, present = ("mask", images[name]) if name in images else ("image", masks[name])
+        raise DataError(f"{present}: has no {missing} of the same name")
+    slices = (_load_pair(images[name], masks[name]) for name in images)
+    return SliceSet.keep_with_ventricle(slices, f"png:{root}")
+
+
+def _load_pair(image: Path, mask: Path) -> Slice:
+    values = _grey(mask)
+    inside = values * 2 >= values.max() if bool(values.any()) else values > 0
+    return Slice(image.stem, image.stem.split("-IM-")[0], _grey(image), inside, image)
+
+
+def _grey(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as picture:
+            grey = picture if picture.mode.startswith("I") else picture.convert("L")
+            return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error

@@ -1,0 +1,79 @@
+"""What every source of data delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message is one line and names the file."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One image (H, W) float32 with the mask (H, W) bool of its LV cavity, and where it came from."""
+
+    name: str
+    patient: str
+    image: Tensor
+    mask: Tensor
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.mask.shape:
+            raise DataError(
+                f"{self.path or self.name}: image and mask must have one size, "
+                f"got {tuple(self.image.shape)} and {tuple(self.mask.shape)} (H, W)"
+            )
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """Slices that show an LV, and how many were dropped because they do not."""
+
+    slices: tuple[Slice, ...]
+    dropped: int
+    source: str
+
+    @classmethod
+    def keep_with_ventricle(cls, slices: Iterable[Slice], source: str) -> SliceSet:
+        """Drop and count the slices without an LV.
+
+        Raises:
+            DataError: none remains.
+        """
+        everything = list(slices)
+        kept = tuple(item for item in everything if bool(item.mask.any()))
+        if not kept:
+            raise DataError(f"{source}: none of its {len(everything)} slices shows a left ventricle")
+        return cls(kept, len(everything) - len(kept), source)
+
+    def of_patients(self, patients: Iterable[str]) -> SliceSet:
+        """Return the slices of the given patients, in order."""
+        wanted = set(patients)
+        kept = tuple(item for item in self.slices if item.patient in wanted)
+        return SliceSet(kept, self.dropped, self.source)
+
+    @property
+    def patients(self) -> list[str]:
+        """Names of the patients, sorted."""
+        return sorted({item.patient for item in self.slices})
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+
+def centroid(mask: Tensor) -> Tensor:
+    """Return the centre of mass (x, y) in pixels of a non-empty mask (H, W): (2,) float32.
+
+    Example:
+        >>> centroid(torch.tensor([[0, 1, 1], [0, 1, 1]]))
+        tensor([1.5000, 0.5000])
+    """
+    y, x = mask.nonzero(as_tuple=True)
+    return torch.stack([x.float().mean(), y.float().mean()])

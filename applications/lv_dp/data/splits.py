@@ -1,0 +1,41 @@
+"""Splits by patient, and nested (telescopic) training subsets."""
+
+from __future__ import annotations
+
+import torch
+
+from applications.lv_dp.data.slices import DataError, SliceSet
+
+
+def held_out_patients(data: SliceSet, fraction: float, seed: int) -> list[str]:
+    """Draw the patients that no training sees: a fraction of them, at least one, sorted.
+
+    Raises:
+        DataError: there are fewer than two patients.
+    """
+    patients = data.patients
+    if len(patients) < 2:
+        raise DataError(f"{data.source}: a split by patient needs at least 2 patients, got {len(patients)}")
+    count = min(max(round(fraction * len(patients)), 1), len(patients) - 1)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(patients), generator=generator)[:count]
+    return sorted(patients[i] for i in order.tolist())
+
+
+def training_subset(data: SliceSet, held_out: list[str], num_train: int, seed: int) -> SliceSet:
+    """Return the first ``num_train`` slices of one shuffle of all other patients' slices.
+
+    With the same seed a smaller subset is contained in every larger one (thesis, section 5.1).
+
+    Raises:
+        DataError: fewer slices than asked for, or num_train below 1.
+    """
+    pool = data.of_patients(set(data.patients) - set(held_out))
+    if not 1 <= num_train <= len(pool):
+        raise DataError(
+            f"{data.source}: --num-train must be in 1 .. {len(pool)} "
+            f"(slices of the {len(pool.patients)} training patients), got {num_train}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pool), generator=generator)[:num_train]
+    return SliceSet(tuple(pool.slices[i] for i in order.tolist()), pool.dropped, data.source)
