@@ -27,6 +27,7 @@ class Objective:
     unit: str = "mean over rows, lower is better"
     higher_is_better: bool = False
     learning_rate: float = 0.1  # of Adam
+    steps: int | None = None  # None: as many as the comparison's effort says
     train: Train | None = None
 
 

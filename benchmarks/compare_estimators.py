@@ -1,0 +1,117 @@
+"""Compare gradient estimators at equal numbers of black-box evaluations, against references of their own.
+
+    python -m benchmarks.compare_estimators --tasks ranking rounded_tanh --evaluations 17 41 --seeds 10
+
+Prints a table, and writes results.json, results.csv, skipped.json, plots and a self-contained report.html to --out.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from benchmarks.console import print_results
+from benchmarks.measure import measure
+from benchmarks.optimise import optimise
+from benchmarks.plan import Combination, Config, Effort, Plan, describe, make_plan, reason_to_skip
+from benchmarks.plots import draw
+from benchmarks.provenance import device, threads, versions, write_atomically
+from benchmarks.records import Record, Skipped, write_results
+from benchmarks.report import html
+from benchmarks.stored_references import reference
+
+
+def main(config: Config) -> list[Record]:
+    """Run the comparison, print it and write its files; returns the records."""
+    plan = make_plan(config)
+    begin = time.perf_counter()
+    records, skipped = _run(plan, describe(config, plan.effort))
+    print_results(records, skipped, plan.tasks)
+    _write(config.out, records, skipped, plan)
+    Console().print(
+        f"{time.perf_counter() - begin:.0f} s; report: {config.out / 'report.html'}", highlight=False
+    )
+    return records
+
+
+def _run(plan: Plan, configuration: dict[str, Any]) -> tuple[list[Record], list[Skipped]]:
+    records: list[Record] = []
+    skipped: list[Skipped] = []
+    combinations = list(plan.combinations())
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
+        bar = progress.add_task("", total=len(combinations))
+        for each in combinations:
+            progress.update(bar, description=f"{each.task.name}: {each.estimator}")
+            reason = reason_to_skip(each)
+            if reason is None:
+                records.append(_record(each, plan.effort, configuration))
+            else:
+                skipped.append(Skipped(each.task.name, each.estimator, each.evaluations, reason))
+            progress.advance(bar)
+    return records, skipped
+
+
+def _record(each: Combination, effort: Effort, configuration: dict[str, Any]) -> Record:
+    task, samples, truth = each.task, each.num_samples(), reference(each.task)
+    seeds = list(range(effort.seeds))
+    accuracy = measure(task, each.variant, samples, truth, seeds, effort.approach_steps)
+    if accuracy.evaluations_used > each.evaluations:
+        raise RuntimeError(
+            f"{each.estimator} used {accuracy.evaluations_used} of {each.evaluations} evaluations"
+        )
+    steps = task.objective.steps or effort.optimisation_steps
+    start, end = optimise(
+        task, lambda: each.variant.build(task, samples), seeds[: effort.optimisation_seeds], steps
+    )
+    return Record(
+        task=task.name,
+        estimator=each.estimator,
+        evaluations=each.evaluations,
+        num_samples=samples,
+        **asdict(accuracy),
+        reference_relative_error=truth.relative_error,
+        objective=task.objective.name,
+        higher_is_better=task.objective.higher_is_better,
+        objective_start=start,
+        objective_end=end,
+        optimisation_steps=steps,
+        batch=task.batch,
+        num_inputs=task.num_inputs,
+        num_outputs=task.num_outputs,
+        sigma=task.sigma,
+        seeds=seeds,
+        configuration=configuration,
+        versions=versions(),
+        device=device(),
+        threads=threads(),
+    )
+
+
+def _write(out: Path, records: list[Record], skipped: list[Skipped], plan: Plan) -> None:
+    write_results(out, records, skipped)
+    figures = draw(records)
+    for name, png in figures.items():
+        write_atomically(out / f"{name}.png", png)
+    write_atomically(out / "report.html", html(records, skipped, plan.tasks, figures))
+
+
+def cli() -> None:
+    """Read the command line; a wrong name or number is one line and exit status 2."""
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        make_plan(config)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    main(config)
+
+
+if __name__ == "__main__":
+    cli()
