@@ -2,7 +2,8 @@
 
     python -m benchmarks.compare_estimators --tasks ranking rounded_tanh --evaluations 17 41 --seeds 10
 
-Prints a table, and writes results.json, results.csv, skipped.json, plots and a self-contained report.html to --out.
+Prints a table, and writes results.json, results.csv, skipped.json, plots and a self-contained report.html
+to --out.
 """
 
 from __future__ import annotations

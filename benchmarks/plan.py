@@ -96,7 +96,11 @@ def make_plan(config: Config) -> Plan:
         raise ValueError(f"--seeds must be at least 2 (a variance is reported), got {effort.seeds}")
     estimators = select("estimator", config.estimators, VARIANTS)
     tasks = [TASKS[name]() for name in select("task", config.tasks, TASKS)]
-    return Plan(tasks, estimators, effort)
+    plan = Plan(tasks, estimators, effort)
+    reasons = [reason_to_skip(each) for each in plan.combinations()]
+    if all(reasons):
+        raise ValueError(f"no estimator can work with these --evaluations: the first {reasons[0]}")
+    return plan
 
 
 def describe(config: Config, effort: Effort) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from benchmarks.records import Record
 
 HOW_TO_READ = (
-    "relative error: 0 is exact, 1 is as far off as answering zero; squared bias + variance = its mean square. "
+    "How to read: relative error 0 is exact, 1 is as far off as answering zero; its mean square is "
+    "squared bias + variance. "
     "Every estimator had the same evaluations per row; compare rows within one table only."
 )
 COLUMNS = (
@@ -39,11 +40,11 @@ def cells(record: Record) -> tuple[str, ...]:
 def title(records: list[Record]) -> str:
     """Head one table: the records of one task at one budget."""
     r = records[0]
-    better = "higher" if r.higher_is_better else "lower"
-    return (
-        f"{r.task}: {r.evaluations} evaluations per row (B = {r.batch}, n = {r.num_inputs}, m = {r.num_outputs}, "
-        f"sigma = {r.sigma:g}); objective: {r.objective}, {better} is better, {number(r.objective_start)} at the start"
+    size = f"B = {r.batch}, n = {r.num_inputs}, m = {r.num_outputs}, sigma = {r.sigma:g}"
+    better = (
+        f"{'higher' if r.higher_is_better else 'lower'} is better, {number(r.objective_start)} at the start"
     )
+    return f"{r.task}: {r.evaluations} evaluations per row ({size}); objective: {r.objective}, {better}"
 
 
 def number(x: float) -> str:
