@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _PACKAGES = ("ndgrad", "torch", "numpy", "networkx")
 
@@ -25,6 +32,20 @@ def device() -> str:
 def threads() -> int:
     """Count the threads that torch may use within one operation."""
     return torch.get_num_threads()
+
+
+def provenance(config: DataclassInstance) -> dict[str, Any]:
+    """Collect what goes beside the numbers of a run: settings, versions, device and threads."""
+    configuration = {
+        key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()
+    }
+    return {"configuration": configuration, "versions": versions(), "device": device(), "threads": threads()}
+
+
+def write_json(folder: Path | None, name: str, results: Mapping[str, Any]) -> None:
+    """Write ``results`` to ``folder/name.json``; without a folder nothing is written."""
+    if folder is not None:
+        write_atomically(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

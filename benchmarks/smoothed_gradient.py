@@ -48,4 +48,5 @@ def _terms(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, sigma: float, e:
     """One unbiased term per pair: (S, B, ...)."""
     plus, minus = (f((x + sign * sigma * e).flatten(0, 1)).unflatten(0, e.shape[:2]) for sign in (1, -1))
     slope = ((plus - minus) * v).flatten(2).sum(-1) / (2 * sigma)  # (S, B)
-    return slope.reshape(*slope.shape, *[1] * (x.dim() - 1)) * e
+    terms: Tensor = slope.reshape(*slope.shape, *[1] * (x.dim() - 1)) * e
+    return terms

@@ -38,7 +38,8 @@ def path_cells(log_costs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def path_cells_by_enumeration(log_costs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Compute the same by the cost of each of the 184 simple paths; quick for many rows."""
     paths = simple_paths()  # (P, n)
-    return paths[(np.exp(log_costs) @ paths.T).argmin(-1)]
+    cheapest = (np.exp(log_costs) @ paths.T).argmin(-1)  # (R,)
+    return np.take(paths, cheapest, axis=0)
 
 
 def simple_paths() -> npt.NDArray[np.float64]:

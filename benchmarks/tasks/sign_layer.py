@@ -25,7 +25,8 @@ def smoothed_gradient(x: Tensor, v: Tensor, weight: Tensor, bias: Tensor, sigma:
     scale = sigma * weight.norm(dim=0)  # (m,)
     t = (x @ weight + bias) / scale  # (B, m)
     density = torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi)
-    return (v * 2 * density / scale) @ weight.T
+    slope: Tensor = v * 2 * density / scale  # (B, m)
+    return slope @ weight.T
 
 
 def sign_layer_task() -> Task:

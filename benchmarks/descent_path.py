@@ -1,0 +1,163 @@
+"""Errors of the bypass along a descent path of the rounded network, against leave-one-out evolution strategy.
+
+    python -m benchmarks.descent_path --out benchmarks/results
+
+The path is one for all: descent along the true smoothed gradient, itself estimated by brute force with many
+antithetic pairs and a known standard error. At every point each estimator gives one gradient; a learning
+one keeps what it learned. Printed: squared errors summed over the path, relative to the summed squared norm
+of the true gradient, mean over seeds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+import tyro
+from rich.progress import track
+from torch import Tensor
+
+import ndgrad
+from benchmarks.measure import gradient
+from benchmarks.networks import mlp
+from benchmarks.provenance import provenance, write_json
+from benchmarks.smoothed_gradient import smoothed_gradient
+from benchmarks.tasks import TASKS, Task
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the experiment."""
+
+    steps: int = 60
+    """Points on the path."""
+    learning_rate: float = 0.05
+    """Step of the descent along the true gradient."""
+    pairs: int = 20_000
+    """Antithetic pairs per row behind every true gradient."""
+    probes: int = 16
+    """Evaluations per row beside the value's own."""
+    few_probes: int = 4
+    """The same in the comparison with and without replay."""
+    replay: int = 20
+    """Earlier calls kept in the fit."""
+    fit_steps: int = 30
+    """Adam(1e-3) steps of the bypass per call."""
+    width: int = 128
+    """Units in each of the two hidden layers of the bypass."""
+    seeds: int = 3
+    """Runs of every estimator."""
+    threads: int = 1
+    """Threads of torch."""
+    out: Path | None = None
+    """Folder for descent_path.json; nothing is written without it."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the path with the true gradient there."""
+
+    x: Tensor  # (B, n)
+    cotangent: Tensor  # (B, m)
+    true: Tensor  # (B, n)
+    squared_standard_error: float  # of ``true``, summed over its entries
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Run every estimator along the path; prints and returns the errors and the two ratios."""
+    torch.set_num_threads(config.threads)
+    begin = time.perf_counter()
+    task = TASKS["rounded_tanh"]()
+    points = descent_path(task, config)
+    errors = {
+        name: [_error(task, make, points, seed) for seed in range(config.seeds)]
+        for name, make in track(_estimators(task, config).items(), "estimators")
+    }
+    results = _summary(errors, points, config) | {"seconds": round(time.perf_counter() - begin, 1)}
+    _print(results)
+    write_json(config.out, "descent_path", results)
+    return results
+
+
+def descent_path(task: Task, config: Config) -> list[Point]:
+    """Descend from the task's start along the true smoothed gradient."""
+    generator = torch.Generator().manual_seed(0)
+    x, points = task.start, []
+    for _ in track(range(config.steps), "true gradients"):
+        v = task.cotangent_at(task.values(x))
+        true, error = smoothed_gradient(task.values, x, v, task.sigma, config.pairs, generator)
+        points.append(Point(x, v, true, float(error.square().sum())))
+        x = x - config.learning_rate * true
+    return points
+
+
+def _estimators(task: Task, config: Config) -> dict[str, Callable[[], ndgrad.Estimator]]:
+    def bypass(probes: int, replay: int) -> ndgrad.Estimator:
+        surrogate = mlp(task.num_inputs, task.num_outputs, config.width)
+        return ndgrad.DiffBypass(
+            surrogate, sigma=task.sigma, num_samples=probes, fit_steps=config.fit_steps, replay=replay
+        )
+
+    def leave_one_out(probes: int) -> ndgrad.Estimator:
+        return ndgrad.EvolutionStrategy(
+            num_samples=probes, sigma=task.sigma, antithetic=False, directions="gaussian", baseline="loo"
+        )
+
+    return {
+        "leave_one_out": lambda: leave_one_out(config.probes),
+        "diff_bypass": lambda: bypass(config.probes, replay=0),
+        "few_leave_one_out": lambda: leave_one_out(config.few_probes),
+        "few_diff_bypass": lambda: bypass(config.few_probes, replay=0),
+        "few_diff_bypass_replay": lambda: bypass(config.few_probes, config.replay),
+    }
+
+
+def _error(task: Task, make: Callable[[], ndgrad.Estimator], points: list[Point], seed: int) -> float:
+    """Relative squared error over the path, less what the true gradient's own noise adds."""
+    torch.manual_seed(seed)
+    box = ndgrad.wrap(task.function, estimator=make(), interface=task.interface)
+    squared = [
+        float((gradient(box, p.x, p.cotangent) - p.true).square().sum()) - p.squared_standard_error
+        for p in points
+    ]
+    return sum(squared) / _squared_norm(points)
+
+
+def _squared_norm(points: list[Point]) -> float:
+    return sum(float(p.true.square().sum()) - p.squared_standard_error for p in points)
+
+
+def _summary(errors: dict[str, list[float]], points: list[Point], config: Config) -> dict[str, Any]:
+    average = {name: mean(values) for name, values in errors.items()}
+    return {
+        "ratio_to_leave_one_out": average["diff_bypass"] / average["leave_one_out"],
+        "ratio_of_replay": average["few_diff_bypass_replay"] / average["few_diff_bypass"],
+        "relative_squared_errors": errors,
+        "reference_squared_standard_error": sum(p.squared_standard_error for p in points)
+        / _squared_norm(points),
+        "seeds": list(range(config.seeds)),
+    } | provenance(config)
+
+
+def _print(results: dict[str, Any]) -> None:
+    print("squared error over the path / squared norm of the true gradient, mean ± deviation over the seeds")
+    for name, values in results["relative_squared_errors"].items():
+        deviation = stdev(values) if len(values) > 1 else float("nan")
+        print(f"  {name:24s} {mean(values):8.4f} ± {deviation:.4f}")
+    print(
+        f"  (standard error of the true gradient, squared: {results['reference_squared_standard_error']:.1e})"
+    )
+    print(
+        f"bypass / leave-one-out, 16 probes: {results['ratio_to_leave_one_out']:.3f} (required: at most 0.08)"
+    )
+    print(f"replay / no replay, 4 probes:      {results['ratio_of_replay']:.3f} (required: at most 0.90)")
+    print(f"{results['seconds']} s, {results['threads']} thread(s), {results['device']}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
