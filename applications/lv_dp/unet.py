@@ -41,6 +41,7 @@ class UpBlock(nn.Module):
         self.join = ConvBlock(2 * channels, channels, norm)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Join coarse (B, 2C, h, w) and fine (B, C, H, W) features: (B, C, H, W)."""
         resized = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
         joined: Tensor = self.join(torch.cat([fine, self.halve(resized)], dim=1))
         return joined
@@ -74,7 +75,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(UpBlock(c, norm) for c in reversed(channels[:-1]))
         self.head = nn.Conv2d(base_channels, 1, 1)
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, H, W) -> (B, H, W)
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, H, W) to output maps (B, H, W), logits that are high inside the LV."""
         features = images[:, None]
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
@@ -104,7 +106,8 @@ class BypassNetwork(nn.Module):
         self.unet = UNet(levels, base_channels, norm)
 
     def forward(self, warped: Tensor) -> Tensor:
-        R, N, points = warped.shape
+        """Score every radius of every ray: (R, N, M+1) -> (R, M, N)."""
+        _, N, points = warped.shape
         scores = self.unet(warped)[:, None]  # (R, 1, N, M+1)
         scores = F.interpolate(scores, size=(N, points - 1), mode="bilinear", align_corners=False)
         return scores[:, 0].transpose(1, 2)  # (R, M, N)

@@ -61,7 +61,7 @@ def _crop(item: Slice, center: Tensor, size: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def crop(image: Tensor, corner: Tensor, size: int, mode: str) -> Tensor:
-    """Return the square of ``size`` pixels from ``corner`` (x, y); ``mode`` says what lies beyond the image."""
+    """Return the square of ``size`` pixels from ``corner`` (x, y), padded by ``mode`` beyond the image."""
     H, W = image.shape
     left, top = (int(value) for value in corner)
     pad = (max(-left, 0), max(left + size - W, 0), max(-top, 0), max(top + size - H, 0))
