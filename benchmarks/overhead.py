@@ -1,4 +1,4 @@
-"""What a wrapped call costs beside the same formula written out: ``f = sign(x W)``, warm, interleaved, medians.
+"""What a wrapped call costs beside the same formula written out: ``f = sign(x W)``, warm, medians.
 
     python -m benchmarks.overhead
 
@@ -100,17 +100,15 @@ def _interleaved(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[s
 
 
 def _print(results: dict[str, Any]) -> None:
-    c = results["configuration"]
+    c, milliseconds = results["configuration"], results["milliseconds"]
     print(
-        f"f = sign(x W), n = {c['num_inputs']}, m = {c['num_outputs']}, B = {c['batch']}, S = {c['num_samples']}"
+        f"f = sign(x W): n = {c['num_inputs']}, m = {c['num_outputs']}, B = {c['batch']}, S = {c['num_samples']}"
     )
     print(f"median of {c['repeats']} interleaved calls, {results['threads']} thread(s), {results['device']}")
-    print(f"  {'bare torch':12s} {results['milliseconds']['bare']:7.2f} ms")
+    print(f"  {'bare torch':12s} {milliseconds['bare']:7.2f} ms")
     for name, limit in results["limits"].items():
-        ratio = results["ratios"][name]
-        print(
-            f"  {name:12s} {results['milliseconds'][name]:7.2f} ms = {ratio:.2f} x bare (at most {limit:.1f})"
-        )
+        ratio = f"{results['ratios'][name]:.2f} x bare (at most {limit:.1f})"
+        print(f"  {name:12s} {milliseconds[name]:7.2f} ms = {ratio}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evolution strategy with orthogonal directions on ``|x|^2 + sum sin(3 x) / 2 + 5``, budgets above and below the dimension.
+"""Orthogonal directions on ``|x|^2 + sum sin(3 x) / 2 + 5``, with budgets above and below the dimension.
 
     python -m benchmarks.quadratic_sine_accuracy
 
@@ -73,17 +73,12 @@ def _relative_error(name: str, estimator: ndgrad.Estimator, config: Config) -> f
 
 
 def _print(results: dict[str, Any]) -> None:
-    seeds = len(results["seeds"])
-    print(
-        f"relative error, mean of {seeds} seeds and 6 points, {results['threads']} thread(s), {results['device']}"
-    )
+    print(f"relative error, mean of {len(results['seeds'])} seeds and 6 points; {results['device']}")
     print(f"  d = 10, 41 evaluations, orthogonal pairs: {results['pairs_relative_error']:.4f} (at most 0.02)")
     expected = results["expected_without_pairs"]
     for baseline, error in results["without_pairs_relative_error"].items():
-        share = error / expected - 1
-        print(
-            f"  d = 100, 40 evaluations, baseline {baseline}: {error:.3f}, {share:+.1%} from sqrt(d/S - 1) = {expected:.3f}"
-        )
+        distance = f"{error / expected - 1:+.1%} from sqrt(d/S - 1) = {expected:.3f}"
+        print(f"  d = 100, 40 evaluations, baseline {baseline}: {error:.3f}, {distance}")
 
 
 if __name__ == "__main__":
