@@ -101,9 +101,8 @@ def _interleaved(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[s
 
 def _print(results: dict[str, Any]) -> None:
     c, milliseconds = results["configuration"], results["milliseconds"]
-    print(
-        f"f = sign(x W): n = {c['num_inputs']}, m = {c['num_outputs']}, B = {c['batch']}, S = {c['num_samples']}"
-    )
+    sizes = ", ".join(f"{key} {c[key]}" for key in ("num_inputs", "num_outputs", "batch", "num_samples"))
+    print(f"f = sign(x W): {sizes}")
     print(f"median of {c['repeats']} interleaved calls, {results['threads']} thread(s), {results['device']}")
     print(f"  {'bare torch':12s} {milliseconds['bare']:7.2f} ms")
     for name, limit in results["limits"].items():

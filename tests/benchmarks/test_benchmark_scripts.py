@@ -1,0 +1,54 @@
+"""The scripts behind quoted numbers: small runs for their form, full ones where they are quick."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import descent_path, overhead, quadratic_sine_accuracy
+from benchmarks.tasks import TASKS
+
+
+def test_quadratic_sine_accuracy(tmp_path):
+    results = quadratic_sine_accuracy.main(quadratic_sine_accuracy.Config(out=tmp_path))
+    assert results["pairs_relative_error"] <= 0.02
+    assert results["without_pairs_relative_error"]["fx"] == pytest.approx(
+        results["expected_without_pairs"], rel=0.1
+    )
+    assert json.loads((tmp_path / "quadratic_sine_accuracy.json").read_text()) == results
+
+
+def test_bare_formula_is_unbiased():
+    torch.manual_seed(1)
+    weight, x, v = torch.randn(6, 4), torch.randn(3, 6), torch.randn(3, 4) + 0.5
+    draws = torch.stack([overhead.bare_gradient(lambda z: z @ weight, x, v, 5, 0.3) for _ in range(2000)])
+    z = (draws.mean(0) - v @ weight.T) / (draws.std(0) / len(draws) ** 0.5)
+    assert z.abs().max() < 5
+
+
+def test_overhead_reports_ratios(tmp_path):
+    config = overhead.Config(num_inputs=5, num_outputs=3, batch=4, num_samples=2, repeats=10, out=tmp_path)
+    results = overhead.main(config)
+    assert results["ratios"].keys() == results["limits"].keys()
+    for name, ratio in results["ratios"].items():
+        assert ratio == pytest.approx(results["milliseconds"][name] / results["milliseconds"]["bare"])
+    assert json.loads((tmp_path / "overhead.json").read_text()) == results
+
+
+def test_descent_path_goes_down_with_a_known_error():
+    config = descent_path.Config(steps=12, pairs=300)
+    task = TASKS["rounded_tanh"]()
+    points = descent_path.descent_path(task, config)
+    assert len(points) == 12
+    assert task.score(points[-1].x) < task.score(points[0].x)
+    assert all(point.squared_standard_error > 0 for point in points)
+
+
+def test_descent_path_results(tmp_path):
+    config = descent_path.Config(steps=2, pairs=100, fit_steps=1, replay=1, width=8, seeds=2, out=tmp_path)
+    results = descent_path.main(config)
+    assert all(len(values) == 2 for values in results["relative_squared_errors"].values())
+    assert results["ratio_to_leave_one_out"] > 0
+    assert json.loads((tmp_path / "descent_path.json").read_text()) == results
