@@ -6,6 +6,7 @@ Sources: Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015; N. M. Nguyen, Univers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,7 +18,7 @@ Norm = Literal["batch", "group"]
 
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "group": lambda channels: nn.GroupNorm(min(8, channels), channels),
+    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
 }
 
 

@@ -3,12 +3,13 @@
 Every patient has a size, an orientation, tissue contrasts and neighbouring organs of its own; the slices of
 a patient run from base to past the apex, at end-diastole and end-systole.  Shapes are drawn on a three times
 finer grid and averaged, so that border pixels hold partial volume; then come a smooth multiplicative bias
-field and Rician noise, the magnitude of a complex signal with Gaussian noise in both channels (Gudbjartsson & Patz,
-Magnetic Resonance in Medicine 34, 1995).
+field and Rician noise, the magnitude of a complex signal with Gaussian noise in both channels (Gudbjartsson
+and Patz, Magnetic Resonance in Medicine 34, 1995).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,7 @@ def draw_patient(rng: np.random.Generator, size: int) -> Patient:
         "lung": rng.uniform(0.04, 0.12),
         "fat": rng.uniform(0.7, 1.0),
     }
-    septum = np.pi + rng.normal(0, 0.35)
+    septum = math.pi + rng.normal(0, 0.35)
     return Patient(
         center=center,
         radius=rng.uniform(13, 21) * scale,
@@ -108,15 +109,16 @@ def draw_slice(
     patient: Patient, level: float, systole: bool, rng: np.random.Generator, size: int, noise: float
 ) -> Anatomy:
     """Draw the slice at ``level``: 0 base, 1 apex; beyond 1 there is muscle but no cavity."""
-    taper = np.sqrt(max(0.0, 1 - level**2))  # the ventricle is half an ellipsoid
+    taper = math.sqrt(max(0.0, 1 - level**2))  # the ventricle is half an ellipsoid
     radius = patient.radius * taper * (0.7 if systole else 1.0)
     wall = patient.wall * (1.4 if systole else 1.0) * (0.6 + 0.4 * taper)
     fine = ((np.arange(size * FINE) + 0.5) / FINE - 0.5).astype(np.float32)  # pixel coordinates
     x, y = np.meshgrid(fine, fine)
-    dx, dy = x - patient.center[0], y - patient.center[1]
+    cx, cy = patient.center.tolist()  # plain floats keep the grids in float32
+    dx, dy = x - cx, y - cy
     angle = np.arctan2(dy, dx)
-    harmonics = sum(a * np.cos(k * angle + p) for k, (a, p) in enumerate(patient.waves, start=2))
-    outline = radius * (1 + harmonics)
+    waves = enumerate(patient.waves.tolist(), start=2)
+    outline = radius * (1 + sum(a * np.cos(k * angle + p) for k, (a, p) in waves))
     distance = np.hypot(dx, dy)
     lv = distance < outline
     epicardium = distance < outline + wall
@@ -132,15 +134,21 @@ def draw_slice(
 
 
 def _ellipse(x: Array, y: Array, cx: float, cy: float, a: float, b: float, tilt: float) -> Mask:
-    u = (x - cx) * np.cos(tilt) + (y - cy) * np.sin(tilt)
-    v = (y - cy) * np.cos(tilt) - (x - cx) * np.sin(tilt)
+    cosine, sine = math.cos(tilt), math.sin(tilt)
+    u = (x - cx) * cosine + (y - cy) * sine
+    v = (y - cy) * cosine - (x - cx) * sine
     inside: Mask = (u / a) ** 2 + (v / b) ** 2 < 1
     return inside
 
 
+def _polar(center: Array, radius: float, angle: float) -> tuple[float, float]:
+    """Return the point (x, y) at a distance and direction from ``center``."""
+    return float(center[0]) + radius * math.cos(angle), float(center[1]) + radius * math.sin(angle)
+
+
 def _right_ventricle(patient: Patient, outer: float, taper: float, x: Array, y: Array) -> Mask:
     """Return an ellipse beside the septum; what the left ventricle leaves of it is a crescent."""
-    cx, cy = patient.center + 0.8 * outer * np.array([np.cos(patient.septum), np.sin(patient.septum)])
+    cx, cy = _polar(patient.center, 0.8 * outer, patient.septum)
     half = max(outer * taper, 1e-3)
     return _ellipse(x, y, cx, cy, 0.75 * half, 1.1 * half, patient.septum)
 
@@ -149,8 +157,7 @@ def _papillary(patient: Patient, radius: float, x: Array, y: Array) -> Mask:
     """Return the two papillary muscles, dark islands that belong to the cavity's mask."""
     islands = np.zeros(x.shape, dtype=np.bool_)
     for turn in (-1.9, 1.7):
-        toward = patient.septum + turn
-        cx, cy = patient.center + 0.62 * radius * np.array([np.cos(toward), np.sin(toward)])
+        cx, cy = _polar(patient.center, 0.62 * radius, patient.septum + turn)
         islands |= np.hypot(x - cx, y - cy) < 0.17 * radius
     return islands
 
@@ -192,7 +199,7 @@ def load_phantom(config: PhantomConfig | None = None, seed: int = 0) -> SliceSet
         rng = np.random.default_rng(child)
         patient = draw_patient(rng, config.size)
         for systole in (False, True):
-            for position, level in enumerate(np.linspace(0.1, 1.1, config.levels)):
+            for position, level in enumerate(np.linspace(0.1, 1.1, config.levels).tolist()):
                 drawn = draw_slice(patient, level, systole, rng, config.size, config.noise)
                 name = f"phantom-{number:03d}-IM-{'ES' if systole else 'ED'}-{position:02d}"
                 slices.append(_as_slice(name, drawn))

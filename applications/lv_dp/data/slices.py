@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from applications.lv_dp.errors import UsageError
 
-class DataError(ValueError):
+
+class DataError(UsageError):
     """Data that cannot be used; the message is one line and names the file."""
 
 
@@ -34,10 +36,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class SliceSet:
-    """Slices that show an LV, and how many were dropped because they do not."""
+    """Slices that show an LV, and the patients of those that were dropped because they do not."""
 
     slices: tuple[Slice, ...]
-    dropped: int
+    dropped_patients: tuple[str, ...]
     source: str
 
     @classmethod
@@ -51,13 +53,20 @@ class SliceSet:
         kept = tuple(item for item in everything if bool(item.mask.any()))
         if not kept:
             raise DataError(f"{source}: none of its {len(everything)} slices shows a left ventricle")
-        return cls(kept, len(everything) - len(kept), source)
+        dropped = tuple(item.patient for item in everything if not bool(item.mask.any()))
+        return cls(kept, dropped, source)
 
     def of_patients(self, patients: Iterable[str]) -> SliceSet:
         """Return the slices of the given patients, in order."""
         wanted = set(patients)
         kept = tuple(item for item in self.slices if item.patient in wanted)
-        return SliceSet(kept, self.dropped, self.source)
+        dropped = tuple(name for name in self.dropped_patients if name in wanted)
+        return SliceSet(kept, dropped, self.source)
+
+    @property
+    def dropped(self) -> int:
+        """How many slices were dropped."""
+        return len(self.dropped_patients)
 
     @property
     def patients(self) -> list[str]:

@@ -38,4 +38,4 @@ def training_subset(data: SliceSet, held_out: list[str], num_train: int, seed: i
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool), generator=generator)[:num_train]
-    return SliceSet(tuple(pool.slices[i] for i in order.tolist()), pool.dropped, data.source)
+    return SliceSet(tuple(pool.slices[i] for i in order.tolist()), pool.dropped_patients, data.source)

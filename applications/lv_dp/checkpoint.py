@@ -1,0 +1,43 @@
+"""Files that are either old or new, never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; whoever is interrupted keeps the previous file."""
+    _replace(path, lambda partial: torch.save(state, partial))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote; only tensors and plain values are accepted.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole."""
+    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as readable JSON; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,32 @@
+"""Random placement of the star in training (thesis, section 5.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from applications.lv_dp.star_pattern import StarPattern, true_radii
+
+CANDIDATES = 32  # draws per slice; all of them fail with probability 0.61^32
+
+
+def jitter_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator: torch.Generator) -> Tensor:
+    """Move centres (B, 2) by a normal truncated at the object radius, kept inside the mask.
+
+    The object radius is the distance from the centre to the nearest border, and the deviation of the normal.
+    """
+    B, H, W = masks.shape
+    radius = true_radii(star, masks, centers, torch.zeros(B)).amin(dim=1)  # (B,)
+    draws = torch.randn(B, CANDIDATES, 2, generator=generator)
+    points = centers[:, None] + radius[:, None, None] * draws  # (B, C, 2)
+    x, y = points.round().long().unbind(-1)
+    inside = masks[torch.arange(B)[:, None], y.clamp(0, H - 1), x.clamp(0, W - 1)]
+    valid = inside & (draws.norm(dim=-1) <= 1) & (radius > 0)[:, None]
+    first = valid.int().argmax(dim=1)
+    chosen = points[torch.arange(B), first]
+    return torch.where(valid.any(dim=1, keepdim=True), chosen, centers)
+
+
+def draw_rotation(B: int, limit: float, generator: torch.Generator) -> Tensor:
+    """Return angles (B,) uniform in -limit .. limit."""
+    return (2 * torch.rand(B, generator=generator) - 1) * limit

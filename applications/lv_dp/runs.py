@@ -1,0 +1,109 @@
+"""The run folder: config.json, checkpoint.pt, metrics.csv and results.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from applications.lv_dp import checkpoint
+from applications.lv_dp.config import Settings
+from applications.lv_dp.errors import UsageError
+from applications.lv_dp.model import Segmenter
+
+
+@dataclass(frozen=True)
+class Row:
+    """One iteration in metrics.csv.
+
+    Attributes:
+        iteration: counted from 1.
+        loss: the training loss of the method; not comparable between methods.
+        seconds: wall clock of the iteration.
+        evaluations: rows handed to the dynamic program.
+        held_out_dice: whole-image Dice on the held-out patients, where it was measured.
+    """
+
+    iteration: int
+    loss: float
+    seconds: float
+    evaluations: int
+    held_out_dice: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with what it needs for scoring."""
+
+    path: Path
+    config: dict[str, Any]
+    model: Segmenter
+    iteration: int
+    mean_radius: float
+    held_out: list[str]
+
+
+def checkpoint_path(run: Path) -> Path:
+    """Return the file of the last checkpoint."""
+    return run / "checkpoint.pt"
+
+
+def open_run(path: Path) -> Run:
+    """Load the last checkpoint of a run folder, in eval mode.
+
+    Raises:
+        UsageError: the folder holds no checkpoint.
+    """
+    if not checkpoint_path(path).is_file():
+        raise UsageError(f"{checkpoint_path(path)}: no such file; --run must be a folder that train wrote")
+    config = read_config(path)
+    state = checkpoint.load(checkpoint_path(path))
+    model = Segmenter(Settings(**config["settings"]))
+    prefix = "unet."
+    weights = {key[len(prefix) :]: value for key, value in state["model"].items() if key.startswith(prefix)}
+    model.unet.load_state_dict(weights)
+    held_out = config["held_out_patients"]
+    return Run(path, config, model.eval(), state["iteration"], state["mean_radius"], held_out)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the configuration of a run folder."""
+    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write the configuration, unless the folder holds a run of another one; more iterations are no other.
+
+    Raises:
+        UsageError: the folder's run was made by another configuration.
+    """
+    if (path / "config.json").is_file():
+        old, new = _identity(read_config(path)), _identity(config)
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if changed:
+            raise UsageError(
+                f"{path}: holds a run with other values of {', '.join(changed)}; "
+                "choose another --out, or remove the folder"
+            )
+    checkpoint.write_json(path / "config.json", config)
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what must agree for a run to go on; settings that are the same in both are spelt out flat."""
+    flat = {key: value for key, value in config.items() if key not in ("out", "iterations", "settings")}
+    flat |= {f"settings.{key}": value for key, value in config["settings"].items() if key != "iterations"}
+    return flat
+
+
+def write_metrics(path: Path, rows: Sequence[Row]) -> None:
+    """Write metrics.csv as a whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    checkpoint.write_text(path / "metrics.csv", text.getvalue())

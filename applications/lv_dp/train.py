@@ -1,0 +1,152 @@
+"""Train a model: one loop for every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from applications.lv_dp import checkpoint
+from applications.lv_dp.config import TrainConfig
+from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data.preprocess import Batch, prepare
+from applications.lv_dp.data.sources import load
+from applications.lv_dp.data.splits import held_out_patients, training_subset
+from applications.lv_dp.errors import UsageError
+from applications.lv_dp.evaluate import mean_scores, score_images
+from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
+from applications.lv_dp.provenance import provenance
+from applications.lv_dp.runs import Row, checkpoint_path, write_config, write_metrics
+
+Report = Callable[[Row, int], None]
+
+
+def quiet(row: Row, iterations: int) -> None:
+    """Report nothing."""
+
+
+@dataclass
+class Training:
+    """A training under way: everything that a checkpoint must hold, and the data."""
+
+    config: TrainConfig
+    model: Segmenter
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator  # batches, jitter and probes
+    batch: Batch
+    held_out: SliceSet
+    held_out_batch: Batch
+    rows: list[Row] = field(default_factory=list)
+
+    def state(self) -> dict[str, Any]:
+        """Return the checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "global_generator": torch.get_rng_state(),
+            "rows": [asdict(row) for row in self.rows],
+            "iteration": len(self.rows),
+            "mean_radius": mean_radius(self.batch.masks),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["global_generator"])
+        self.rows = [Row(**row) for row in state["rows"]]
+
+
+def main(config: TrainConfig, report: Report = quiet) -> dict[str, Any]:
+    """Train, or go on with a stopped training, and write the run folder; return what results.json holds.
+
+    Raises:
+        UsageError: the data or the run folder cannot be used.
+    """
+    training = start(config)
+    settings, scores = config.settings, None
+    while len(training.rows) < settings.iterations:
+        iteration = len(training.rows) + 1
+        row = step(training, iteration)
+        last = iteration == settings.iterations
+        if last or iteration % settings.evaluate_every == 0:
+            scores = held_out_scores(training)
+            row = Row(**asdict(row) | {"held_out_dice": scores[_own_name(config)]["dice_whole"]})
+        training.rows.append(row)
+        if last or iteration % settings.checkpoint_every == 0:
+            checkpoint.save(checkpoint_path(config.out), training.state())
+            write_metrics(config.out, training.rows)
+        report(row, settings.iterations)
+    return finish(training, scores or held_out_scores(training))
+
+
+def start(config: TrainConfig) -> Training:
+    """Load the data, build the model, and restore the last checkpoint if there is one."""
+    _check(config)
+    data = load(config.data)
+    held_out = data.of_patients(held_out_patients(data, config.held_out, config.split_seed))
+    subset = training_subset(data, held_out.patients, config.num_train, config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    model = build(config, generator)
+    names = {"held_out_patients": held_out.patients, "training_slices": [item.name for item in subset.slices]}
+    write_config(config.out, config.to_json() | names)
+    crop, rate = config.settings.crop, config.settings.learning_rate
+    optimizer = torch.optim.Adam(model.unet.parameters(), lr=rate)
+    batch, held_out_batch = prepare(subset.slices, crop), prepare(held_out.slices, crop)
+    training = Training(config, model.train(), optimizer, generator, batch, held_out, held_out_batch)
+    if checkpoint_path(config.out).is_file():
+        training.restore(checkpoint.load(checkpoint_path(config.out)))
+    return training
+
+
+def _check(config: TrainConfig) -> None:
+    if config.settings.iterations < 1:
+        raise UsageError(f"--iterations must be at least 1, got {config.settings.iterations}")
+    if not 0 < config.held_out < 1:
+        raise UsageError(f"--held-out is a fraction between 0 and 1, got {config.held_out:g}")
+
+
+def step(training: Training, iteration: int) -> Row:
+    """Take one optimiser step on a batch drawn without replacement."""
+    began, evaluated = time.perf_counter(), training.model.num_evaluations
+    config = training.config
+    rows = torch.randperm(len(training.batch), generator=training.generator)[: config.settings.batch_size]
+    loss = METHODS[config.method].loss(training.model, training.batch.select(rows), training.generator)
+    training.optimizer.zero_grad()
+    loss.backward()
+    training.optimizer.step()
+    evaluations = training.model.num_evaluations - evaluated
+    return Row(iteration, float(loss.detach()), time.perf_counter() - began, evaluations)
+
+
+def _own_name(config: TrainConfig) -> str:
+    """Return the method's own way to predict, the first of its list."""
+    return next(iter(METHODS[config.method].predictions))
+
+
+def held_out_scores(training: Training) -> dict[str, dict[str, float]]:
+    """Score the model as it stands, and the mean circle, on the held-out patients."""
+    circle = partial(circle_masks, mean_radius(training.batch.masks))
+    predict = METHODS[training.config.method].predictions | {"mean_circle": circle}
+    return mean_scores(score_images(training.model, training.held_out, training.held_out_batch, predict))
+
+
+def finish(training: Training, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Write and return results.json: the scores given, the cost, and where they came from."""
+    results = {
+        **provenance(),
+        "config": training.config.to_json(),
+        "held_out": scores,
+        "held_out_count": len(training.held_out),
+        "held_out_dropped": training.held_out.dropped,
+        "seconds": sum(row.seconds for row in training.rows),
+        "evaluations": sum(row.evaluations for row in training.rows),
+    }
+    checkpoint.write_json(training.config.out / "results.json", results)
+    return results

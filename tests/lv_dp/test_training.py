@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from applications.lv_dp import checkpoint, evaluate, train
+from applications.lv_dp.__main__ import main as command_line
+from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName, TrainConfig
+from applications.lv_dp.errors import UsageError
+from applications.lv_dp.runs import checkpoint_path, open_run
+
+JOBS: list[tuple[MethodName, EstimatorName]] = [
+    ("unet", "diff_bypass"),
+    ("edpcnn", "diff_bypass"),
+    ("edpcnn", "evolution_strategy"),
+    ("edpcnn", "score_function"),
+]
+
+
+def job(png_folder: Path, out: Path, **changes: object) -> TrainConfig:
+    config = TrainConfig(out=out, data=f"png:{png_folder}", num_train=6, profile="smoke", seed=2)
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def metrics(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("method", "estimator"), JOBS)
+def test_a_smoke_training_leaves_a_run_folder(
+    method: MethodName, estimator: EstimatorName, png_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    results = train.main(job(png_folder, out, method=method, estimator=estimator))
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "checkpoint.pt", "metrics.csv", "results.json"
+    }  # fmt: skip
+    rows = metrics(out)
+    assert [int(row["iteration"]) for row in rows] == list(range(1, 9))
+    assert [row["iteration"] for row in rows if row["held_out_dice"]] == ["4", "8"]
+    name = "unet" if method == "unet" else "edpcnn"
+    assert float(rows[-1]["held_out_dice"]) == results["held_out"][name]["dice_whole"]
+    assert (results["evaluations"] == 0) == (method == "unet")
+    config = json.loads((out / "config.json").read_text())
+    assert not {name.split("-IM-")[0] for name in config["training_slices"]} & set(
+        config["held_out_patients"]
+    )
+
+
+def test_the_pixel_loss_learns(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path, method="unet", iterations=60))
+    losses = [float(row["loss"]) for row in metrics(tmp_path)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("method", "estimator"), JOBS)
+def test_a_killed_training_goes_on_as_if_undisturbed(
+    method: MethodName,
+    estimator: EstimatorName,
+    png_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    undisturbed, killed = (
+        job(png_folder, tmp_path / name, method=method, estimator=estimator) for name in ("a", "b")
+    )
+    train.main(undisturbed)
+    take_step = train.step
+
+    def dying_step(training: train.Training, iteration: int) -> train.Row:
+        if iteration == 7:
+            raise KeyboardInterrupt
+        return take_step(training, iteration)
+
+    monkeypatch.setattr(train, "step", dying_step)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(killed)
+    assert len(metrics(killed.out)) == 4
+    monkeypatch.setattr(train, "step", take_step)
+    torch.manual_seed(99)  # whatever else drew from the global generator in between
+    train.main(killed)
+    states = [checkpoint.load(checkpoint_path(config.out)) for config in (undisturbed, killed)]
+    for key in ("model", "optimizer", "generator", "iteration"):
+        torch.testing.assert_close(states[1][key], states[0][key], rtol=0, atol=0)
+    for row, expected in zip(metrics(killed.out), metrics(undisturbed.out), strict=True):
+        assert row | {"seconds": ""} == expected | {"seconds": ""}
+
+
+def test_seeds_decide_everything(png_folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(len(name) + seed)
+        train.main(job(png_folder, tmp_path / name, seed=seed, iterations=2))
+    a, b, c = ([row["loss"] for row in metrics(tmp_path / name)] for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_more_iterations_extend_a_finished_run(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path / "a", iterations=2))
+    train.main(job(png_folder, tmp_path / "a", iterations=5))
+    train.main(job(png_folder, tmp_path / "b", iterations=5))
+    a, b = ([row["loss"] for row in metrics(tmp_path / name)] for name in "ab")
+    assert a == b
+
+
+def test_a_run_folder_of_another_configuration_is_refused(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path, iterations=1))
+    with pytest.raises(UsageError, match="other values of seed"):
+        train.main(job(png_folder, tmp_path, iterations=1, seed=5))
+
+
+@pytest.mark.parametrize("method", ["unet", "edpcnn"])
+def test_evaluate_scores_every_image(method: MethodName, png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path, method=method, iterations=2))
+    config = EvaluateConfig(run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "all.json")
+    results = evaluate.main(config)
+    assert json.loads(config.json.read_text()) == results
+    assert {"versions", "device", "config", "iteration"} <= results.keys()
+    assert (results["count"], results["dropped"], len(results["images"])) == (16, 1, 16)
+    names = {"unet", "unet_dp"} if method == "unet" else {"edpcnn"}
+    assert results["methods"].keys() == names | {"mean_circle"}
+    for name, means in results["methods"].items():
+        for score, mean in means.items():
+            assert score in ("dice_whole", "dice_square")
+            values = [image[name][score] for image in results["images"]]
+            assert mean == pytest.approx(sum(values) / 16)
+            assert all(0 <= value <= 1 for value in values)
+
+
+def test_held_out_scores_of_training_and_evaluation_agree(png_folder: Path, tmp_path: Path) -> None:
+    trained = train.main(job(png_folder, tmp_path, iterations=3))
+    config = EvaluateConfig(
+        run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "held_out.json", subset="held_out"
+    )
+    results = evaluate.main(config)
+    assert results["methods"] == trained["held_out"]
+    assert results["patients"] == open_run(tmp_path).held_out
+
+
+def test_evaluate_takes_given_centers(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path, iterations=1))
+    names = sorted(path.stem for path in (png_folder / "images").glob("*.png"))
+    (tmp_path / "c.csv").write_text("name,x,y\n" + "\n".join(f"{name},3,3" for name in names))
+    config = EvaluateConfig(
+        run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "e.json", centers=tmp_path / "c.csv"
+    )
+    assert evaluate.main(config)["methods"]["mean_circle"]["dice_whole"] < 0.1
+
+
+def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = command_line(arguments)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_command_line_trains_and_evaluates(
+    png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = str(tmp_path / "run"), f"png:{png_folder}"
+    words = ["train", "--method", "unet", "--estimator", "evolution_strategy", "--data", data]
+    words += ["--num-train", "5", "--profile", "smoke", "--seed", "1", "--iterations", "2", "--out", run]
+    status, out, _ = run_command(words, capsys)
+    assert status == 0
+    assert "--estimator is ignored" in out
+    target = tmp_path / "scores" / "e.json"
+    status, out, _ = run_command(["evaluate", "--run", run, "--data", data, "--json", str(target)], capsys)
+    assert status == 0
+    assert "unet_dp" in out
+    assert json.loads(target.read_text())["count"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--data", "png:nowhere"], "nowhere: no such folder"),
+        (["--data", "nothing"], "must be phantom or png:DIR"),
+        (["--num-train", "999"], "--num-train must be in"),
+        (["--iterations", "0"], "--iterations must be at least 1"),
+        (["--held-out", "1.5"], "--held-out is a fraction"),
+        (["--gradient-form", "composed"], "--gradient-form composed needs"),
+    ],
+)
+def test_wrong_values_are_one_line(
+    changes: list[str], words: str, png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--profile", "smoke", "--data", f"png:{png_folder}", "--out", str(tmp_path / "r")]
+    status, _, error = run_command(arguments + changes, capsys)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_evaluating_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", "--run", str(tmp_path), "--data", "phantom", "--json", str(tmp_path / "e.json")]
+    status, _, error = run_command(arguments, capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert f"{tmp_path / 'checkpoint.pt'}: no such file" in error
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path / "c.pt", {"value": torch.ones(2)})
+
+    def failing_save(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", failing_save)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(tmp_path / "c.pt", {"value": torch.zeros(2)})
+    torch.testing.assert_close(checkpoint.load(tmp_path / "c.pt")["value"], torch.ones(2))
