@@ -1,0 +1,34 @@
+"""ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
+
+from ndgrad.errors import (
+    FunctionError,
+    NdgradError,
+    NonFiniteError,
+    OutputError,
+    OutputTypeError,
+    SecondDerivativeError,
+)
+from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
+from ndgrad.estimators import ESTIMATORS, DiffBypass, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad.wrap import BlackBox, wrap
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ESTIMATORS",
+    "BlackBox",
+    "DiffBypass",
+    "Estimator",
+    "EvolutionStrategy",
+    "FiniteDifference",
+    "FlatEstimator",
+    "FunctionError",
+    "NdgradError",
+    "NonFiniteError",
+    "OutputError",
+    "OutputTypeError",
+    "ScoreFunction",
+    "SecondDerivativeError",
+    "VJPEstimator",
+    "wrap",
+]

@@ -1,0 +1,129 @@
+"""The interface of every gradient estimator: one abstract method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ndgrad.autograd import attach
+
+Rows: TypeAlias = tuple[Tensor, ...]
+EvaluateIn: TypeAlias = Literal["backward", "forward"]
+RowFunction: TypeAlias = Callable[..., Any]
+"""``f(*rows)``: maps row r of its inputs (R, ...) to row r of its outputs (R, ...), one tensor or a tuple of them.
+
+When R is a multiple S B of the batch, row r belongs to input r mod B (samples are the slow index).
+"""
+Pullback: TypeAlias = Callable[[Rows], Rows]
+"""Cotangents of the outputs (B, ...) to the estimated cotangents of the inputs (B, ...); linear."""
+
+
+class Estimator(torch.nn.Module, ABC):
+    """
+    A way to give a function without derivative a place in the autograd graph.
+
+    ``estimator(f, *inputs)`` returns the outputs of ``f`` attached to the graph of ``inputs``. An estimator sees a
+    plain rowwise callable and tensors; chunks, workers, NumPy and counting belong to whoever made ``f``.
+
+    Subclasses are final, and hold another estimator rather than inherit from it.
+    """
+
+    wants_constant_inputs: bool = False
+    """Whether ``inputs`` should include declared ones (``argnums``) that require no gradient in this call."""
+
+    @abstractmethod
+    def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
+        """
+        Return ``f(*inputs)``, differentiable.
+
+        Args:
+            f: rowwise function of as many tensors as there are inputs.
+            *inputs: tensors (B, ...).
+            evaluate_in: when the function is probed: in the backward pass, or already in the forward pass.
+
+        Laws that every consistent estimator obeys, in expectation and for small enough steps: a constant ``f`` has
+        gradient 0; an affine ``f`` its exact Jacobian; the gradient is linear in the cotangent; rows do not influence
+        each other; nothing is evaluated for a gradient that nobody needs; a second derivative is refused.
+
+        """
+
+
+class VJPEstimator(Estimator):
+    """An estimator whose value is ``f(x)`` and whose backward multiplies a cotangent with an estimated Jacobian."""
+
+    def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
+        """Return ``f(*inputs)``; `linearize` runs in the backward pass unless ``evaluate_in="forward"``."""
+        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in)
+
+    @abstractmethod
+    def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
+        """
+        Probe ``f`` around ``inputs`` and return the estimated pullback ``v -> vᵀ df/dx``.
+
+        Args:
+            f: the rowwise function.
+            inputs: detached tensors (B, ...).
+            outputs: the value ``f(*inputs)``, already paid for, (B, ...).
+
+        """
+
+
+class FlatEstimator(VJPEstimator):
+    """A VJP estimator to which all inputs are one matrix (B, n) and all outputs one matrix (B, m)."""
+
+    def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
+        """Flatten, call `linearize_flat`, and give the result the inputs' shapes and dtypes back."""
+        dtype = working_dtype(*inputs, *outputs)
+        x, y = _join(inputs, dtype), _join(outputs, dtype)  # (B, n), (B, m)
+
+        def flat_f(z: Tensor) -> Tensor:  # (..., B, n) -> (..., B, m)
+            rows = z.flatten(0, -2)
+            values = as_tuple(f(*_split(rows, inputs)))
+            return _join(values, dtype).unflatten(0, z.shape[:-1])
+
+        pull = self.linearize_flat(flat_f, x, y)
+        return lambda cotangents: _split(pull(_join(cotangents, dtype)), inputs)
+
+    @abstractmethod
+    def linearize_flat(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """
+        Probe ``f: (..., B, n) -> (..., B, m)`` around ``x`` (B, n), where it is ``y`` (B, m).
+
+        Returns:
+            The map from a cotangent v (B, m) to the estimate of ``vᵀ df/dx``, (B, n).
+
+        """
+
+
+def as_tuple(outputs: Tensor | Rows) -> Rows:
+    """Return a single tensor as a tuple of one."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the widest floating dtype among the tensors, at least float32."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def _join(tensors: Rows, dtype: torch.dtype) -> Tensor:
+    """Lay the rows of several tensors (R, ...) side by side, (R, n)."""
+    return torch.cat([t.to(dtype).reshape(t.shape[0], t.shape[1:].numel()) for t in tensors], dim=1)
+
+
+def _split(flat: Tensor, like: Rows) -> Rows:
+    """Cut (R, n) into tensors with the row shapes and dtypes of ``like``."""
+    sizes = [tensor.shape[1:].numel() for tensor in like]
+    parts = flat.split(sizes, dim=1)
+    return tuple(
+        part.reshape(flat.shape[0], *tensor.shape[1:]).to(tensor.dtype)
+        for part, tensor in zip(parts, like, strict=True)
+    )

@@ -1,0 +1,78 @@
+"""What the wrapped function is handed: tensors, NumPy arrays, or plain Python numbers and lists."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+Interface = Literal["torch", "numpy", "python"]
+_NUMPY_FAMILY = ("numpy", "scipy", "networkx", "pandas", "sklearn", "numba")
+
+
+def resolve_interface(fn: Callable[..., Any], interface: str) -> Interface:
+    """
+    Return the interface asked for; ``"auto"`` reads it off the names that ``fn``'s own code refers to.
+
+    ``"auto"`` is NumPy for a function whose code refers to a module or object of the NumPy family and to none of
+    torch, and torch otherwise. Trying tensors first and arrays on failure would be worse than this: methods such as
+    ``x.std()`` exist on both and mean different things.
+    """
+    choices = (*get_args(Interface), "auto")
+    if interface not in choices:
+        raise ValueError(f"interface must be one of {', '.join(map(repr, choices))}, got {interface!r}")
+    if interface != "auto":
+        return interface  # type: ignore[return-value]
+    families = _families(fn)
+    return "numpy" if "torch" not in families and families.intersection(_NUMPY_FAMILY) else "torch"
+
+
+def to_interface(value: Any, interface: Interface) -> Any:
+    """Convert one tensor leaf for the function; other leaves pass unchanged."""
+    if not isinstance(value, torch.Tensor) or interface == "torch":
+        return value
+    array = value.numpy(force=True)
+    return array if interface == "numpy" else array.tolist()
+
+
+def _families(fn: Callable[..., Any]) -> set[str]:
+    """Top-level packages of everything that ``fn``'s code names, its own module's package included."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if isinstance(fn, torch.nn.Module):
+        return {"torch"}
+    function = fn if hasattr(fn, "__code__") or hasattr(fn, "__func__") else getattr(type(fn), "__call__", fn)
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):  # a builtin, or a ufunc
+        return {_package(fn), _package(type(fn))}
+    names = _names(function.__code__)
+    found = [function.__globals__[name] for name in names if name in function.__globals__]
+    found += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    return {package for item in found for package in (_package(item), _package(type(item)))}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*(_names(constant) for constant in inner))
+
+
+def _package(item: Any) -> str:
+    name = item.__name__ if isinstance(item, types.ModuleType) else getattr(item, "__module__", None) or ""
+    return str(name).split(".")[0]
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is a tensor or NumPy array, the leaves that can have rows."""
+    return isinstance(value, torch.Tensor | np.ndarray)

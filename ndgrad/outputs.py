@@ -1,0 +1,113 @@
+"""What the wrapped function returned, as tensors with rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndgrad.errors import OutputError, OutputTypeError
+from ndgrad.trees import Rebuild, flatten
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The leaves of one result and how to rebuild its containers around others."""
+
+    leaves: tuple[Tensor, ...]
+    rebuild: Rebuild
+
+    def check_rows(self, num_rows: int) -> Outputs:
+        """Require one row for each row that the function was given."""
+        for leaf in self.leaves:
+            if leaf.ndim == 0 or leaf.shape[0] != num_rows:
+                raise OutputError(
+                    f"the wrapped function was given {num_rows} rows and must return {num_rows} rows, that is a leading "
+                    f"dimension of {num_rows} in every output; it returned an output of shape {tuple(leaf.shape)}. "
+                    "If it takes one point at a time, type ndgrad.wrap(fn, batched=False, vectorize=True)"
+                )
+        return self
+
+    def with_row(self) -> Outputs:
+        """Give the result of a single point a leading dimension of one."""
+        return self._map(lambda leaf: leaf.unsqueeze(0))
+
+    def structure(self) -> Outputs:
+        """Keep shapes and containers only."""
+        return self._map(lambda leaf: leaf[:0])
+
+    def check_same_shapes(self, other: Outputs) -> None:
+        """Require the same number of outputs with the same row shapes in every call."""
+        expected = [tuple(leaf.shape[1:]) for leaf in self.leaves]
+        arrived = [tuple(leaf.shape[1:]) for leaf in other.leaves]
+        if expected != arrived:
+            raise OutputError(
+                "the wrapped function must return the same outputs for every row and call; the rows of its first call "
+                f"had the shapes {expected}, these have {arrived}. If its shapes depend on the values, pad them"
+            )
+
+    def first_non_finite_row(self) -> int | None:
+        """Return the index of the first row with NaN or infinity, None if there is none."""
+        for leaf in self.leaves:
+            # a finite sum proves finite entries in one pass; an infinite one may be overflow, so look again
+            if not leaf.sum().isfinite():
+                bad = ~leaf.isfinite().flatten(1).all(1)  # (R,)
+                if bad.any():
+                    return int(bad.nonzero()[0])
+        return None
+
+    @staticmethod
+    def concatenate(parts: Sequence[Outputs]) -> Outputs:
+        """Join the rows of several calls."""
+        first, *rest = parts
+        if not rest:
+            return first
+        for part in rest:
+            first.check_same_shapes(part)
+        columns = zip(*(part.leaves for part in parts), strict=True)
+        return replace(first, leaves=tuple(torch.cat(column) for column in columns))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
+        return replace(self, leaves=tuple(function(leaf) for leaf in self.leaves))
+
+
+def read_outputs(returned: Any, dtype: torch.dtype, device: torch.device) -> Outputs:
+    """
+    Convert whatever the function returned to tensors on ``device``.
+
+    Torch results keep their floating dtype; NumPy and Python numbers, integers and booleans take ``dtype``.
+    """
+    leaves, rebuild = flatten(returned)
+    if not leaves:
+        raise OutputTypeError(
+            f"the wrapped function must return numbers, but returned an empty {type(returned).__name__}"
+        )
+    return Outputs(tuple(_to_tensor(leaf, dtype, device) for leaf in leaves), rebuild)
+
+
+def _to_tensor(leaf: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if leaf is None:
+        raise OutputTypeError(
+            "the wrapped function must return numbers, but returned None; does it end without a return statement?"
+        )
+    if isinstance(leaf, Tensor):
+        target = leaf.dtype if leaf.is_floating_point() else dtype
+        # copied: the function may hand out the same buffer on every call
+        return _check_real(leaf, leaf.is_complex()).detach().to(device, target, copy=True)
+    array = np.asarray(leaf)
+    _check_real(leaf, array.dtype.kind not in "fiub")
+    return torch.tensor(array, dtype=dtype, device=device)
+
+
+def _check_real(leaf: Any, refused: bool) -> Any:
+    if refused:
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        raise OutputTypeError(
+            "the wrapped function must return real numbers (tensors, arrays, numbers, or containers of them), but "
+            f"returned {type(leaf).__name__} of type {kind}; return its real part, or a float"
+        )
+    return leaf

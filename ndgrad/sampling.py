@@ -1,0 +1,80 @@
+"""
+Noise directions and baselines of the sampling estimators.
+
+Every law of directions has ``E[eps] = 0`` and ``E[eps epsᵀ] = I``, so that ``E[<g, eps> eps] = g``. They differ in
+fourth moments, hence in which smoothing of the function they differentiate (``FOURTH_MOMENT``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Directions = Callable[[int, Tensor, torch.Generator | None], Tensor]
+
+
+def gaussian(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw independent standard normal directions, shape (S, B, n) for x (B, n)."""
+    return torch.randn((num_samples, *x.shape), dtype=x.dtype, device=x.device, generator=generator)
+
+
+def rademacher(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw independent signs, shape (S, B, n): the directions of SPSA (Spall 1992)."""
+    bits = torch.randint(2, (num_samples, *x.shape), device=x.device, generator=generator)
+    return (2 * bits - 1).to(x.dtype)
+
+
+def sphere(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw directions uniform on the sphere of radius sqrt(n), shape (S, B, n)."""
+    eps = gaussian(num_samples, x, generator)  # (S, B, n)
+    return eps * (math.sqrt(x.shape[-1]) / eps.norm(dim=-1, keepdim=True))
+
+
+def orthogonal(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """
+    Draw blocks of n mutually orthogonal directions of norm sqrt(n), shape (S, B, n).
+
+    Each block is a Haar-distributed frame (Choromanski et al. 2018, arXiv 1804.02395); of the last, partial block
+    only the S mod n first directions are drawn. Each direction alone is uniform on the sphere, so any S is unbiased.
+    """
+    n = x.shape[-1]
+    full, rest = divmod(num_samples, max(n, 1))
+    blocks = [_frames(full, n, x, generator)] if full else []
+    if rest:
+        blocks.append(_frames(1, rest, x, generator))
+    return torch.cat(blocks) * math.sqrt(n)
+
+
+def _frames(count: int, size: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw ``count`` orthonormal sets of ``size`` vectors for each row, shape (count * size, B, n)."""
+    B, n = x.shape
+    normal = torch.randn((count, B, n, size), dtype=x.dtype, device=x.device, generator=generator)
+    q, r = torch.linalg.qr(normal)  # q (count, B, n, size), r (count, B, size, size)
+    # LAPACK fixes the signs of R's diagonal in its own way; only with a positive diagonal is Q Haar (Mezzadri 2007)
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return q.permute(0, 3, 1, 2).reshape(count * size, B, n)
+
+
+DIRECTIONS: dict[str, Directions] = {
+    "gaussian": gaussian,
+    "orthogonal": orthogonal,
+    "rademacher": rademacher,
+    "sphere": sphere,
+}
+
+FOURTH_MOMENT: dict[str, Callable[[int], float]] = {
+    "gaussian": lambda n: 3.0,
+    "orthogonal": lambda n: 3.0 * n / (n + 2),
+    "rademacher": lambda n: 1.0,
+    "sphere": lambda n: 3.0 * n / (n + 2),
+}
+"""``E[eps_i^4]`` in n dimensions: the gradient of the smoothed ``x^3`` is ``3 x^2 + sigma^2 E[eps_i^4]``."""
+
+
+def leave_one_out(z: Tensor) -> Tensor:
+    """Mean over the *other* samples, (S, B, m) -> (S, B, m): a baseline that leaves the estimate unbiased."""
+    S = z.shape[0]
+    return (z.sum(0, keepdim=True) - z) / (S - 1)

@@ -1,0 +1,108 @@
+"""Networks that `DiffBypass` builds when it is given none, from the shapes of the first call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+Shapes = list[tuple[int, ...]]
+
+
+class VectorSurrogate(nn.Module):
+    """
+    A multilayer perceptron of all inputs (R, ...), laid side by side, to all outputs (R, ...).
+
+    Smooth activations: the gradient of the network is what it is fitted for. ``center`` and ``scale`` of inputs and
+    outputs are constants taken from the first samples, so that learning rates mean the same in any unit.
+    """
+
+    def __init__(self, input_shapes: Shapes, output_shapes: Shapes, hidden: int = 128) -> None:
+        super().__init__()
+        self.output_shapes = output_shapes
+        n, m = _width(input_shapes), _width(output_shapes)
+        self.layers = nn.Sequential(
+            nn.Linear(n, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, m)
+        )
+        _add_scales(self, n, m)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return one tensor for each output, (R, ...)."""
+        x = torch.cat([t.reshape(t.shape[0], -1) for t in inputs], dim=1)  # (R, n)
+        y = (
+            self.layers((x - self.input_center) / self.input_scale) * self.output_scale + self.output_center
+        )  # (R, m)
+        return _cut(y, self.output_shapes)
+
+
+class MapSurrogate(nn.Module):
+    """A small U-Net of one map (R, H, W) or (R, C, H, W) to the outputs, through a linear layer where shapes differ."""
+
+    def __init__(self, input_shapes: Shapes, output_shapes: Shapes, channels: int = 16) -> None:
+        super().__init__()
+        (shape,) = input_shapes
+        self.output_shapes = output_shapes
+        self.same_map = (
+            len(output_shapes) == 1 and output_shapes[0][-2:] == shape[-2:] and len(output_shapes[0]) >= 2
+        )
+        C = shape[0] if len(shape) == 3 else 1
+        m = _width(output_shapes)
+        pixels = shape[-2] * shape[-1]
+        self.down = _block(C, channels)
+        self.deep = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), _block(channels, 2 * channels))
+        self.up = _block(3 * channels, channels)
+        self.head = nn.Conv2d(channels, m // pixels if self.same_map else 2, 1)
+        self.readout = nn.Identity() if self.same_map else nn.Linear(2 * pixels, m)
+        _add_scales(self, C * pixels, m)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return one tensor for each output, (R, ...)."""
+        R, (H, W) = x.shape[0], x.shape[-2:]
+        x = ((x.reshape(R, -1) - self.input_center) / self.input_scale).reshape(R, -1, H, W)  # (R, C, H, W)
+        fine = self.down(x)
+        deep = nn.functional.interpolate(self.deep(fine), size=(H, W), mode="bilinear", align_corners=False)
+        y = self.readout(self.head(self.up(torch.cat([fine, deep], dim=1))).flatten(1))  # (R, m)
+        return _cut(y * self.output_scale + self.output_center, self.output_shapes)
+
+
+def build_surrogate(input_shapes: Shapes, output_shapes: Shapes) -> nn.Module:
+    """Return an untrained network for row shapes: a small U-Net for one map of at least 8 x 8, else a perceptron."""
+    (first, *others) = input_shapes
+    is_map = not others and len(first) in (2, 3) and min(first[-2:]) >= 8
+    return (MapSurrogate if is_map else VectorSurrogate)(input_shapes, output_shapes)
+
+
+def calibrate(network: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+    """Set the constants of a default network from samples (R, ...)."""
+    for name, tensors in (("input", inputs), ("output", outputs)):
+        flat = torch.cat([t.reshape(t.shape[0], -1) for t in tensors], dim=1)  # (R, n) or (R, m)
+        center, spread = flat.mean(0), flat.std(0, correction=0)
+        # a coordinate that does not vary is given the typical spread of the others, or none
+        typical = spread.square().mean().sqrt()
+        floor = torch.where(typical > 0, 1e-3 * typical, torch.ones_like(typical))
+        getattr(network, f"{name}_center").copy_(center)
+        getattr(network, f"{name}_scale").copy_(spread.maximum(floor))
+
+
+def _add_scales(network: nn.Module, n: int, m: int) -> None:
+    for name, size in (("input", n), ("output", m)):
+        network.register_buffer(f"{name}_center", torch.zeros(size))
+        network.register_buffer(f"{name}_scale", torch.ones(size))
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.SiLU(),
+    )
+
+
+def _width(shapes: Shapes) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def _cut(flat: Tensor, shapes: Shapes) -> Tensor | tuple[Tensor, ...]:
+    parts = flat.split([torch.Size(shape).numel() for shape in shapes], dim=1)
+    outputs = tuple(part.reshape(flat.shape[0], *shape) for part, shape in zip(parts, shapes, strict=True))
+    return outputs[0] if len(outputs) == 1 else outputs

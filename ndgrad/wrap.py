@@ -1,0 +1,205 @@
+"""``ndgrad.wrap``: a black-box function as a ``torch.nn.Module`` that trains end to end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+
+from ndgrad.binding import ArgNums, BindingRules, InDims, Key, parameter_names
+from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
+from ndgrad.estimators import ESTIMATORS
+from ndgrad.evaluator import BoundFunction, Evaluator
+from ndgrad.interface import resolve_interface
+
+_owned: weakref.WeakSet[Estimator] = weakref.WeakSet()
+
+
+class BlackBox(torch.nn.Module):
+    """A function without derivative as a module; made by `wrap`, which documents it."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        estimator: Estimator,
+        rules: BindingRules,
+        evaluator: Evaluator,
+        evaluate_in: EvaluateIn,
+    ) -> None:
+        super().__init__()
+        if isinstance(fn, torch.nn.Module):
+            self.fn = fn  # registered, so that .to() and state_dict() reach it
+        self.estimator = estimator
+        self._rules = rules
+        self._evaluator = evaluator
+        self._evaluate_in = evaluate_in
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs."""
+        call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs)
+        f = BoundFunction(self._evaluator, call)
+        with torch.autocast(call.device.type, enabled=False):
+            if call.inputs:
+                outputs = as_tuple(self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in))
+            else:
+                outputs = f()
+        single = not self._rules.batched and not self._rules.vectorize
+        return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)
+
+    @property
+    def num_evaluations(self) -> int:
+        """How many rows have been handed to the function so far, values and probes."""
+        return self._evaluator.num_evaluations
+
+    def extra_repr(self) -> str:
+        """Describe the function and how it is called."""
+        evaluator = self._evaluator
+        name = getattr(evaluator.fn, "__qualname__", None) or type(evaluator.fn).__qualname__
+        parts = [name, f"interface={evaluator.interface!r}", f"batched={self._rules.batched}"]
+        parts += ["vectorize=True"] * self._rules.vectorize
+        parts += [f"chunk_size={evaluator.chunk_size}"] * (evaluator.chunk_size is not None)
+        parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
+        return ", ".join(parts)
+
+
+@overload
+def wrap(fn: Callable[..., Any], **options: Any) -> BlackBox: ...
+@overload
+def wrap(fn: None = None, **options: Any) -> Callable[[Callable[..., Any]], BlackBox]: ...
+
+
+def wrap(
+    fn: Callable[..., Any] | None = None,
+    *,
+    estimator: str | Estimator = "evolution_strategy",
+    argnums: ArgNums = None,
+    in_dims: InDims = None,
+    batched: bool = True,
+    vectorize: bool = False,
+    interface: str = "auto",
+    chunk_size: int | None = None,
+    evaluate_in: EvaluateIn = "backward",
+) -> Any:
+    """
+    Make any function a ``torch.nn.Module`` that trains end to end.
+
+    The value of the module is ``y = fn(x)``. Its backward pass turns a cotangent ``v = dL/dy`` into an estimate of
+    ``vᵀ dfn/dx``, made by ``estimator`` from evaluations of ``fn`` alone. (Two estimators change the value, as their
+    documentation says: ``DiffBypass(forward="bypass")`` while training, and ``ScoreFunction`` with a given family.)
+
+    Args:
+        fn: the function. Its arguments and results may be tensors, arrays, numbers, or dicts, tuples, lists and
+            dataclasses of them; other arguments (strings, objects) are handed through. Integer results become the
+            input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
+            Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
+        estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
+            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``.
+        argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
+            a gradient.
+        in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
+            (shared by all rows), for each positional argument, or a dict from position or name. Differentiated inputs
+            have rows; others are shared unless declared here, because a target must be repeated with the probes
+            and a lookup table must not.
+        batched: whether ``fn`` maps rows independently, (R, ...) to (R, ...), for any R. With False it takes one point
+            without a batch dimension.
+        vectorize: with ``batched=False``, whether the module's own input has rows, each handed to ``fn`` by itself.
+        interface: what ``fn`` is handed: ``"torch"``, ``"numpy"``, ``"python"`` (numbers and lists), or ``"auto"``: NumPy
+            if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
+        chunk_size: the most rows handed to ``fn`` in one call; None for no limit. The result does not depend on it.
+        evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
+            ``"forward"`` probes with the value, once for any number of backward passes.
+
+    Returns:
+        A `BlackBox` module; without ``fn``, a decorator that makes one.
+
+    Raises:
+        TypeError: for an estimator that is neither an `Estimator` nor a name, or a result that is no real number.
+        ValueError: for an unknown name, contradictory options, or rows that do not agree.
+        FunctionError: (a RuntimeError) when ``fn`` raises; the original exception is its cause.
+        OutputError: (a ValueError) when results have the wrong number of rows, or are not finite.
+        SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> _ = torch.manual_seed(0)
+        >>> staircase = ndgrad.wrap(torch.round, estimator=ndgrad.EvolutionStrategy(num_samples=4000, sigma=0.5))
+        >>> x = torch.tensor([[0.2, 1.7]], requires_grad=True)
+        >>> y = staircase(x)
+        >>> y.detach()
+        tensor([[0., 2.]])
+        >>> y.sum().backward()  # autograd of torch.round gives 0; the smoothed staircase climbs with slope 1
+        >>> x.grad.round(decimals=0)
+        tensor([[1., 1.]])
+        >>> staircase.num_evaluations
+        8001
+
+    """
+    if fn is None:
+        options = dict(
+            estimator=estimator, argnums=argnums, in_dims=in_dims, batched=batched, vectorize=vectorize,
+            interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
+        )  # fmt: skip
+        return lambda function: wrap(function, **options)
+    if not callable(fn):
+        raise TypeError(f"ndgrad.wrap needs a callable as its first argument, got {type(fn).__name__}")
+    if evaluate_in not in ("backward", "forward"):
+        raise ValueError(f"evaluate_in must be 'backward' or 'forward', got {evaluate_in!r}")
+    _check_calling(batched, vectorize, in_dims, chunk_size)
+    rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
+    evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size)
+    return BlackBox(fn, _as_estimator(estimator), rules, evaluator, evaluate_in)
+
+
+def _check_calling(batched: bool, vectorize: bool, in_dims: InDims, chunk_size: int | None) -> None:
+    if batched and vectorize:
+        raise ValueError(
+            "vectorize=True lifts a function of one point over rows, but batched=True says that it takes rows already; "
+            "type batched=False, vectorize=True"
+        )
+    if not batched and not vectorize and in_dims is not None:
+        raise ValueError(
+            "in_dims speaks of rows, but batched=False has none; type vectorize=True to have rows"
+        )
+    dims = (
+        in_dims.values()
+        if isinstance(in_dims, dict)
+        else [in_dims]
+        if isinstance(in_dims, int)
+        else in_dims or ()
+    )
+    if any(dim not in (0, None) for dim in dims):
+        raise ValueError(
+            f"in_dims may hold 0 (rows along the leading dimension) and None (shared), got {in_dims!r}"
+        )
+    if chunk_size is not None and (chunk_size < 1 or not batched):
+        raise ValueError(
+            f"chunk_size must be a positive number of rows, and needs batched=True (else every call is one row); got "
+            f"chunk_size={chunk_size}, batched={batched}"
+        )
+
+
+def _as_keys(argnums: ArgNums) -> tuple[Key, ...] | None:
+    if argnums is None:
+        return None
+    return tuple(argnums) if isinstance(argnums, Sequence) and not isinstance(argnums, str) else (argnums,)
+
+
+def _as_estimator(estimator: str | Estimator) -> Estimator:
+    if isinstance(estimator, str):
+        if estimator not in ESTIMATORS:
+            raise ValueError(
+                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, got {estimator!r}"
+            )
+        estimator = ESTIMATORS[estimator]()
+    if not isinstance(estimator, Estimator):
+        hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
+        raise TypeError(f"estimator must be an ndgrad.Estimator or a name, got {estimator!r}{hint}")
+    if estimator in _owned:
+        raise ValueError(
+            f"this {type(estimator).__name__} already belongs to another wrapped function, whose random numbers and "
+            "fitted network it would share; give each its own: copy.deepcopy(estimator)"
+        )
+    _owned.add(estimator)
+    return estimator
