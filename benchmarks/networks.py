@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def mlp(num_inputs: int, num_outputs: int, width: int = 128) -> nn.Sequential:
-    """Make a perceptron ``(R, n) -> (R, m)`` with two hidden layers of ``width`` SiLU units.
+    """Make a perceptron ``(R, n) -> (R, m)`` with two hidden layers of ``width`` tanh units.
 
     A smooth activation: the bypass uses the network's derivative, not only its value.
     """
     return nn.Sequential(
         nn.Linear(num_inputs, width),
-        nn.SiLU(),
+        nn.Tanh(),
         nn.Linear(width, width),
-        nn.SiLU(),
+        nn.Tanh(),
         nn.Linear(width, num_outputs),
     )
+
+
+class OutputScale(nn.Module):
+    """``offset + scale z`` with fixed constants: lets a network work in numbers of size one.
+
+    Without it most of a fit goes into reaching the size of the outputs.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        spread = values.std(0, keepdim=True)  # over the rows (B, m) -> (1, m)
+        self.register_buffer("offset", values.mean(0, keepdim=True))
+        self.register_buffer("scale", torch.where(spread > 0, spread, 1.0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.get_buffer("offset") + self.get_buffer("scale") * z

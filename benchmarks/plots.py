@@ -9,8 +9,10 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.records import Record
+from benchmarks.variants import VARIANTS
 
 _COLUMNS = 3
 _MARKERS = "osD^v"  # one per budget
@@ -49,22 +51,23 @@ def draw(records: list[Record]) -> dict[str, bytes]:
 
 def _figure(records: list[Record], panel: Panel, label: str, legend: list[Line2D]) -> Figure:
     tasks = list(dict.fromkeys(record.task for record in records))
-    estimators = list(dict.fromkeys(record.estimator for record in records))
+    estimators = sorted({record.estimator for record in records}, key=list(VARIANTS).index)
     heights = {name: -i for i, name in enumerate(estimators)}  # the first on top
     columns = min(_COLUMNS, len(tasks))
     rows = math.ceil(len(tasks) / columns)
     size = (2.6 + 3.1 * columns, 1.1 + rows * (0.75 + 0.23 * len(estimators)))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axis, task in zip(axes, tasks, strict=False):
         mine = [record for record in records if record.task == task]
         panel(axis, mine, heights)
+        _mark_skipped(axis, {record.estimator for record in mine}, heights)
         axis.set_title(task, fontsize=10)
         axis.set_yticks(list(heights.values()), [name.replace("_", " ") for name in heights], fontsize=8)
         axis.set_ylim(min(heights.values()) - 0.6, 0.6)
-        axis.tick_params(axis="x", labelsize=8)
+        axis.tick_params(axis="both", which="both", labelsize=8)
         axis.grid(alpha=0.3)
-    for axis in list(axes)[len(tasks) :]:
+    for axis in axes[len(tasks) :]:
         axis.set_visible(False)
     figure.supxlabel(label, fontsize=10)
     figure.legend(handles=legend, loc="outside upper center", ncols=len(legend), frameon=False, fontsize=9)
@@ -74,8 +77,8 @@ def _figure(records: list[Record], panel: Panel, label: str, legend: list[Line2D
 def _error_panel(budgets: list[int]) -> Panel:
     def panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> None:
         _dots(axis, records, heights, budgets, lambda r: r.relative_error)
-        axis.set_xscale("log")
         axis.axvline(1, color="0.4", linewidth=0.8)
+        _logarithmic(axis, [1, *(r.relative_error for r in records)])
 
     return panel
 
@@ -83,7 +86,7 @@ def _error_panel(budgets: list[int]) -> Panel:
 def _seconds_panel(budgets: list[int]) -> Panel:
     def panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> None:
         _dots(axis, records, heights, budgets, lambda r: 1000 * r.seconds)
-        axis.set_xscale("log")
+        _logarithmic(axis, [1000 * r.seconds for r in records])
 
     return panel
 
@@ -102,11 +105,28 @@ def _parts_panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> 
     """Squared bias and variance; a squared bias lost in its noise (not positive) is left out."""
     for record in records:
         y = heights[record.estimator]
-        axis.plot(record.variance, y - 0.12, "s", color=_COLOURS[1], markersize=5)
+        axis.plot(record.variance, y - 0.12, "s", color=_COLOURS[1], markersize=5, clip_on=False)
         if record.squared_bias > 0:
             axis.plot(record.squared_bias, y + 0.12, "o", color=_COLOURS[0], markersize=5)
     axis.set_xscale("symlog", linthresh=1e-4)
     axis.set_xlim(left=0)
+
+
+def _logarithmic(axis: Axes, values: list[float]) -> None:
+    """Scale the axis so that at least two labelled ticks are in sight, as plain numbers that do not collide."""
+    low, high = min(value for value in values if value > 0) / 1.4, max(values) * 1.4
+    decades = math.log10(high / low)
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _mark_skipped(axis: Axes, run: set[str], heights: dict[str, int]) -> None:
+    place = {"transform": axis.get_yaxis_transform(), "va": "center"}  # x as a share of the panel's width
+    for name in heights.keys() - run:
+        axis.text(0.02, heights[name], "skipped: budget too small", fontsize=7, color="0.5", **place)
 
 
 def _dots(

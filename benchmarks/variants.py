@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+
+import torch
 
 import ndgrad
 from benchmarks.tasks import Task
 
-FIT_STEPS = 10  # joint Adam(1e-3) steps of the bypass per call
+FIT_STEPS = 10  # joint Adam steps of the bypass per call
+FIT_LEARNING_RATE = 3e-3  # of that Adam; one choice for all tasks
 REPLAYED_CALLS = 4  # earlier calls whose evaluations stay in its fit
 
 
@@ -80,7 +84,12 @@ def _score_function(task: Task, S: int) -> ndgrad.Estimator:
 def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
     def build(task: Task, S: int) -> ndgrad.Estimator:
         return ndgrad.DiffBypass(
-            task.make_surrogate(), sigma=task.sigma, num_samples=S, fit_steps=FIT_STEPS, replay=replay
+            task.make_surrogate(),
+            sigma=task.sigma,
+            num_samples=S,
+            fit_steps=FIT_STEPS,
+            replay=replay,
+            optimizer=partial(torch.optim.Adam, lr=FIT_LEARNING_RATE),
         )
 
     return build

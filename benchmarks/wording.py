@@ -11,14 +11,14 @@ HOW_TO_READ = (
 )
 COLUMNS = (
     ("estimator", ""),
-    ("samples", "draws"),
-    ("evaluations used", "per row"),
+    ("draws", "per row"),
+    ("used", "eval. per row"),
     ("relative error", "± standard error"),
     ("cosine", ""),
-    ("squared bias", "of |reference|²"),
-    ("variance", "of |reference|²"),
-    ("time", "ms per backward"),
-    ("objective", "after optimising"),
+    ("squared bias", "/ |reference|²"),
+    ("variance", "/ |reference|²"),
+    ("time", "ms per call"),
+    ("objective", "at the end"),
 )
 
 
@@ -27,7 +27,7 @@ def cells(record: Record) -> tuple[str, ...]:
     return (
         record.estimator,
         str(record.num_samples) if record.num_samples else "–",
-        f"{record.evaluations_used} of {record.evaluations}",
+        str(record.evaluations_used),
         f"{number(record.relative_error)} ± {number(record.relative_error_standard_error)}",
         f"{record.cosine:.3f}",
         number(record.squared_bias),
@@ -49,7 +49,7 @@ def title(records: list[Record]) -> str:
 
 def number(x: float) -> str:
     """Three significant digits, never in more than eight characters."""
-    return f"{x:.3g}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.1e}"
+    return f"{x:.3g}" if x == 0 or 1e-4 <= abs(x) < 1e4 else f"{x:.1e}"
 
 
 def tables(records: list[Record]) -> list[list[Record]]:

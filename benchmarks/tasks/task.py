@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import mlp
+from benchmarks.networks import OutputScale, mlp
 
 Rows = Callable[[Any], Any]  # (R, ...) -> (R, ...), every row on its own
 Train = Callable[[nn.Module, int], tuple[float, float]]  # estimator, steps -> score before and after
@@ -88,10 +88,14 @@ class Task:
         return float(self.loss(self.values(x)).mean())
 
     def make_surrogate(self) -> nn.Module:
-        """Make an unfitted network for the bypass, from the global random state."""
+        """Make an unfitted network for the bypass, from the global random state.
+
+        Its output is scaled by the values at the start, which an optimisation knows anyway.
+        """
         if self.surrogate is not None:
             return self.surrogate()
-        return mlp(self.num_inputs, self.num_outputs, width=64)
+        network = mlp(self.num_inputs, self.num_outputs, width=64)
+        return nn.Sequential(network, OutputScale(self.values(self.start)))
 
 
 def _call(function: Rows, interface: str, x: Tensor) -> Tensor:
