@@ -20,8 +20,7 @@ def attach(
     linearize: Callable[[Rows, Rows], Callable[[Rows], Rows]],
     evaluate_in: str = "backward",
 ) -> Any:
-    """
-    Return ``f(*inputs)`` with ``linearize(inputs, outputs)`` as its pullback.
+    """Return ``f(*inputs)`` with ``linearize(inputs, outputs)`` as its pullback.
 
     Where no gradient can be asked for, this is a plain call of ``f``.
     """
@@ -74,8 +73,7 @@ class _Attach(torch.autograd.Function):
 
 
 class _FirstOrderOnly(torch.autograd.Function):
-    """
-    Identity on its first ``count`` tensors, tied to all of them by a backward that raises.
+    """Identity on its first ``count`` tensors, tied to all of them by a backward that raises.
 
     Without the tie, differentiating the estimate again would silently treat it as a constant.
     """

@@ -71,8 +71,7 @@ class Call:
     def arguments(
         self, rows: Sequence[Tensor], span: slice | int, interface: Interface
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """
-        Build ``(args, kwargs)`` for one call of the function.
+        """Build ``(args, kwargs)`` for one call of the function.
 
         Args:
             rows: what takes the places of the inputs. Fewer rows than inputs are draws from a distribution that the

@@ -8,8 +8,7 @@ class NdgradError(Exception):
 
 
 class FunctionError(NdgradError, RuntimeError):
-    """
-    The wrapped function raised; the original exception is chained as ``__cause__``.
+    """The wrapped function raised; the original exception is chained as ``__cause__``.
 
     ``inputs`` holds the positional arguments of the failing call.
     """

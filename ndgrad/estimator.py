@@ -23,8 +23,7 @@ Pullback: TypeAlias = Callable[[Rows], Rows]
 
 
 class Estimator(torch.nn.Module, ABC):
-    """
-    A way to give a function without derivative a place in the autograd graph.
+    """A way to give a function without derivative a place in the autograd graph.
 
     ``estimator(f, *inputs)`` returns the outputs of ``f`` attached to the graph of ``inputs``. An estimator sees a
     plain rowwise callable and tensors; chunks, workers, NumPy and counting belong to whoever made ``f``.
@@ -37,8 +36,7 @@ class Estimator(torch.nn.Module, ABC):
 
     @abstractmethod
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
-        """
-        Return ``f(*inputs)``, differentiable.
+        """Return ``f(*inputs)``, differentiable.
 
         Args:
             f: rowwise function of as many tensors as there are inputs.
@@ -61,8 +59,7 @@ class VJPEstimator(Estimator):
 
     @abstractmethod
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
-        """
-        Probe ``f`` around ``inputs`` and return the estimated pullback ``v -> vᵀ df/dx``.
+        """Probe ``f`` around ``inputs`` and return the estimated pullback ``v -> vᵀ df/dx``.
 
         Args:
             f: the rowwise function.
@@ -92,8 +89,7 @@ class FlatEstimator(VJPEstimator):
     def linearize_flat(
         self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
     ) -> Callable[[Tensor], Tensor]:
-        """
-        Probe ``f: (..., B, n) -> (..., B, m)`` around ``x`` (B, n), where it is ``y`` (B, m).
+        """Probe ``f: (..., B, n) -> (..., B, m)`` around ``x`` (B, n), where it is ``y`` (B, m).
 
         Returns:
             The map from a cotangent v (B, m) to the estimate of ``vᵀ df/dx``, (B, n).

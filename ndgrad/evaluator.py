@@ -15,8 +15,7 @@ from ndgrad.outputs import Outputs, read_outputs
 
 
 class Evaluator:
-    """
-    Calls ``fn`` on rows and returns tensors.
+    """Calls ``fn`` on rows and returns tensors.
 
     Args:
         fn: the wrapped function.

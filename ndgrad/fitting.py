@@ -20,8 +20,7 @@ Loss = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class FitQuality:
-    """
-    How well the network predicted this call's samples *before* it was fitted to them.
+    """How well the network predicted this call's samples *before* it was fitted to them.
 
     Attributes:
         value_error: root mean square of ``g(z) - f(z)``, relative to that of ``f(z)`` about its mean.
@@ -48,8 +47,7 @@ class Fit:
         self.steps = 0
 
     def run(self, inputs: Rows, targets: Rows, steps: int, loss: Loss) -> tuple[Rows, float]:
-        """
-        Take joint steps over these rows and the replayed ones.
+        """Take joint steps over these rows and the replayed ones.
 
         Returns:
             The network's outputs on ``inputs`` before the first step, and the loss of the last.
@@ -118,7 +116,7 @@ def default_network(inputs: Rows, outputs: Rows) -> tuple[nn.Module, tuple[Shape
 
 
 def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) holds logits of classes ``target`` (R, ...)."""
+    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) is logits of classes (R, ...)."""
     if has_classes(prediction, target):
         return F.cross_entropy(prediction, target.round().long())
     if prediction.shape != target.shape:
@@ -131,7 +129,7 @@ def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def default_decode(prediction: Tensor, target: Tensor) -> Tensor:
-    """The prediction itself, or the expected class index of its logits."""
+    """Return the prediction itself, or the expected class index of its logits."""
     if not has_classes(prediction, target):
         return prediction
     classes = torch.arange(prediction.shape[1], dtype=prediction.dtype, device=prediction.device)

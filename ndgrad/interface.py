@@ -15,8 +15,7 @@ _NUMPY_FAMILY = ("numpy", "scipy", "networkx", "pandas", "sklearn", "numba")
 
 
 def resolve_interface(fn: Callable[..., Any], interface: str) -> Interface:
-    """
-    Return the interface asked for; ``"auto"`` reads it off the names that ``fn``'s own code refers to.
+    """Return the interface asked for; ``"auto"`` reads it off the names that ``fn``'s own code refers to.
 
     ``"auto"`` is NumPy for a function whose code refers to a module or object of the NumPy family and to none of
     torch, and torch otherwise. Trying tensors first and arrays on failure would be worse than this: methods such as

@@ -76,8 +76,7 @@ class Outputs:
 
 
 def read_outputs(returned: Any, dtype: torch.dtype, device: torch.device) -> Outputs:
-    """
-    Convert whatever the function returned to tensors on ``device``.
+    """Convert whatever the function returned to tensors on ``device``.
 
     Torch results keep their floating dtype; NumPy and Python numbers, integers and booleans take ``dtype``.
     """

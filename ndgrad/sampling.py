@@ -1,5 +1,4 @@
-"""
-Noise directions and baselines of the sampling estimators.
+"""Noise directions and baselines of the sampling estimators.
 
 Every law of directions has ``E[eps] = 0`` and ``E[eps epsᵀ] = I``, so that ``E[<g, eps> eps] = g``. They differ in
 fourth moments, hence in which smoothing of the function they differentiate (``FOURTH_MOMENT``).
@@ -34,8 +33,7 @@ def sphere(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Te
 
 
 def orthogonal(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """
-    Draw blocks of n mutually orthogonal directions of norm sqrt(n), shape (S, B, n).
+    """Draw blocks of n mutually orthogonal directions of norm sqrt(n), shape (S, B, n).
 
     Each block is a Haar-distributed frame (Choromanski et al. 2018, arXiv 1804.02395); of the last, partial block
     only the S mod n first directions are drawn. Each direction alone is uniform on the sphere, so any S is unbiased.

@@ -9,12 +9,16 @@ Shapes = list[tuple[int, ...]]
 
 
 class VectorSurrogate(nn.Module):
-    """
-    A multilayer perceptron of all inputs (R, ...), laid side by side, to all outputs (R, ...).
+    """A multilayer perceptron of all inputs (R, ...), laid side by side, to all outputs (R, ...).
 
     Smooth activations: the gradient of the network is what it is fitted for. ``center`` and ``scale`` of inputs and
     outputs are constants taken from the first samples, so that learning rates mean the same in any unit.
     """
+
+    input_center: Tensor
+    input_scale: Tensor
+    output_center: Tensor
+    output_scale: Tensor
 
     def __init__(self, input_shapes: Shapes, output_shapes: Shapes, hidden: int = 128) -> None:
         super().__init__()
@@ -36,6 +40,11 @@ class VectorSurrogate(nn.Module):
 
 class MapSurrogate(nn.Module):
     """A small U-Net of one map (R, H, W) or (R, C, H, W) to the outputs, through a linear layer where shapes differ."""
+
+    input_center: Tensor
+    input_scale: Tensor
+    output_center: Tensor
+    output_scale: Tensor
 
     def __init__(self, input_shapes: Shapes, output_shapes: Shapes, channels: int = 16) -> None:
         super().__init__()

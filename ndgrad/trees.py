@@ -1,5 +1,4 @@
-"""
-Nested containers to lists of leaves and back.
+"""Nested containers to lists of leaves and back.
 
 Written here rather than taken from ``torch.utils._pytree`` (private) because dataclasses must work without being
 registered, and because a list of plain numbers is one leaf: the vector a plain Python function returns.
@@ -17,8 +16,7 @@ Rebuild = Callable[[Sequence[Any]], Any]
 
 
 def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
-    """
-    Take ``tree`` apart into its leaves and a function that rebuilds it around new ones.
+    """Take ``tree`` apart into its leaves and a function that rebuilds it around new ones.
 
     Dicts, tuples, named tuples, lists and dataclass instances are containers; anything else is a leaf, and so is a
     list that holds nothing but numbers.

@@ -82,8 +82,7 @@ def wrap(
     chunk_size: int | None = None,
     evaluate_in: EvaluateIn = "backward",
 ) -> Any:
-    """
-    Make any function a ``torch.nn.Module`` that trains end to end.
+    """Make any function a ``torch.nn.Module`` that trains end to end.
 
     The value of the module is ``y = fn(x)``. Its backward pass turns a cotangent ``v = dL/dy`` into an estimate of
     ``vᵀ dfn/dx``, made by ``estimator`` from evaluations of ``fn`` alone. (Two estimators change the value, as their

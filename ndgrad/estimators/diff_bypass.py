@@ -27,36 +27,39 @@ from ndgrad.validation import one_of, positive_float, positive_int
 
 
 class DiffBypass(Estimator):
-    r"""
-    Gradient of a network g fitted to the function around the current input.
+    r"""Gradient of a network g fitted to the function around the current input.
 
-    .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S L\left(g_\phi(x + \sigma\epsilon_s), f(x + \sigma\epsilon_s)\right),
-              \qquad \frac{\partial f}{\partial x} \approx \frac{\partial g_\phi}{\partial x}(x)
+    .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S L\left(g_\phi(x + \sigma\epsilon_s),
+              f(x + \sigma\epsilon_s)\right), \qquad \frac{\partial f}{\partial x} \approx \frac{\partial g_\phi}{\partial x}(x)
 
-    The fit takes K joint steps over all samples of the batch, always before the gradient is taken, and goes on from call
-    to call. Normalisation layers are in train mode while fitting and in eval mode for the gradient.
-
-    Cost: S evaluations per row, one forward and backward pass of g for each of the K steps. Biased, by as much as the slope
-    of g differs from that of the smoothed f; low variance, since what was learned from earlier rows and calls stays. Take it
-    for many calls at related inputs, where rows are alike and each affords few evaluations; not for a single
+    The fit takes K joint steps over all samples of the batch, always before the gradient is taken, and goes
+    on from call to call. Normalisation layers are in train mode while fitting and in eval mode for the
     gradient.
+
+    Cost: S evaluations per row, one forward and backward pass of g for each of the K steps. Biased, by as
+    much as the slope of g differs from that of the smoothed f; low variance, since what was learned from
+    earlier rows and calls stays. Take it for many calls at related inputs, where rows are alike and each
+    affords few evaluations; not for a single gradient.
 
     In eval mode nothing is fitted and the value is ``f(x)``; a gradient asked for there uses g as it stands.
 
     Args:
-        surrogate: network g of the same inputs (R, ...), copied and hidden: no optimiser of the caller's reaches it, while
-            ``state_dict`` and ``.to`` do. None builds one on the first call: a small U-Net for one map (at least 8 x 8),
-            else a perceptron with two hidden layers of 128.
+        surrogate: network g of the same inputs (R, ...), copied and hidden: no optimiser of the caller's
+            reaches it, while ``state_dict`` and ``.to`` do. None builds one on the first call: a small U-Net
+            for one map (at least 8 x 8), else a perceptron with two hidden layers of 128.
         sigma: sigma > 0, width of the exploration, in units of the input.
         num_samples: S >= 1.
         fit_steps: K >= 1.
-        loss: ``loss(g(z), f(z))`` to a scalar, for each output. None: mean squared error where shapes agree, cross-entropy
-            where g returns class logits (R, C, ...) for indices (R, ...).
-        replay: how many earlier calls' evaluations stay in the fit. They cost memory and time, no evaluations.
-        forward: ``"straight_through"``: the value is ``f(x)``, its gradient that of ``decode(g(x))``; the fit runs in the
-            backward pass and ``f(x)`` itself joins the samples. ``"bypass"`` (the thesis): while training the value is
-            ``g(x)`` itself, in g's own language (logits, say); the fit runs in the forward pass.
-        decode: translates g's output into that of f. None: the identity, or the expected index of class logits.
+        loss: ``loss(g(z), f(z))`` to a scalar, for each output. None: mean squared error where shapes agree,
+            cross-entropy where g returns class logits (R, C, ...) for indices (R, ...).
+        replay: how many earlier calls' evaluations stay in the fit. They cost memory and time, no
+            evaluations.
+        forward: ``"straight_through"``: the value is ``f(x)``, its gradient that of ``decode(g(x))``; the fit
+            runs in the backward pass and ``f(x)`` itself joins the samples. ``"bypass"`` (the thesis): while
+            training the value is ``g(x)`` itself, in g's own language (logits, say); the fit runs in the
+            forward pass.
+        decode: translates g's output into that of f. None: the identity, or the expected index of class
+            logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
         generator: source of the noise, on the input's device; None for torch's global one.
 
@@ -141,8 +144,8 @@ class DiffBypass(Estimator):
             or torch._C._functorch.peek_interpreter_stack() is not None
         ):
             raise RuntimeError(
-                "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func run "
-                "more than once; use forward='straight_through', which fits in the backward pass"
+                "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func "
+                "run more than once; use forward='straight_through', which fits in the backward pass"
             )
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             self._fit(f, tuple(x.detach() for x in inputs), None)
@@ -179,8 +182,8 @@ class DiffBypass(Estimator):
     def _fitted(self, like: Tensor) -> nn.Module:
         if not self._fits:
             raise RuntimeError(
-                "the bypass network was never fitted, so it has no gradient to give; call the module in train mode first "
-                "(module.train()), or load a state dict"
+                "the bypass network was never fitted, so it has no gradient to give; call the module in train mode "
+                "first (module.train()), or load a state dict"
             )
         self._match(like)
         return self._fits[0].network.eval()

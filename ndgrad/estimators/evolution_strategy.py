@@ -13,24 +13,24 @@ from ndgrad.validation import one_of, positive_float, positive_int
 
 
 class EvolutionStrategy(FlatEstimator):
-    r"""
-    Gradient of a smoothed function, from evaluations in random directions.
+    r"""Gradient of a smoothed function, from evaluations in random directions.
 
     .. math:: \nabla_x \mathbb{E}_\epsilon f(x + \sigma\epsilon)
               = \frac{1}{\sigma} \mathbb{E}_\epsilon\left[f(x + \sigma\epsilon)\,\epsilon\right]
               \approx \frac{1}{S\sigma} \sum_{s=1}^S \left(f(x + \sigma\epsilon_s) - b_s\right) \epsilon_s
 
-    with the cotangent v contracted per row and sample. With antithetic pairs,
-    :math:`(f(x + \sigma\epsilon_s) - f(x - \sigma\epsilon_s))/2` stands in the place of :math:`f(x + \sigma\epsilon_s) - b_s`.
+    with the cotangent v contracted per row and sample. With antithetic pairs, :math:`(f(x + \sigma\epsilon_s)
+    - f(x - \sigma\epsilon_s))/2` stands in the place of :math:`f(x + \sigma\epsilon_s) - b_s`.
 
-    Cost: 2 S evaluations per row and backward pass with pairs, S without. Unbiased for the smoothed function: exactly
-    for Gaussian directions; directions of fixed norm smooth with a slightly different kernel (for x^3 the gradient is
-    :math:`3x^2 + \sigma^2 E[\epsilon_i^4]`, with 3 for a Gaussian, 3 n/(n+2) on the sphere, 1 for signs). Against the
-    gradient of f itself the bias is of order sigma^2. On a linear function, orthogonal pairs have relative variance n/S - 1
-    for S <= n, and none when S is a multiple of n; Gaussian pairs have (n + 1)/S.
+    Cost: 2 S evaluations per row and backward pass with pairs, S without. Unbiased for the smoothed function:
+    exactly for Gaussian directions; directions of fixed norm smooth with a slightly different kernel (for x^3
+    the gradient is :math:`3x^2 + \sigma^2 E[\epsilon_i^4]`, with 3 for a Gaussian, 3 n/(n+2) on the sphere, 1
+    for signs). Against the gradient of f itself the bias is of order sigma^2. On a linear function,
+    orthogonal pairs have relative variance n/S - 1 for S <= n, and none when S is a multiple of n; Gaussian
+    pairs have (n + 1)/S.
 
-    Take it for noisy, discontinuous or piecewise constant functions of up to some hundreds of inputs; sigma must
-    be as wide as the steps to be seen.
+    Take it for noisy, discontinuous or piecewise constant functions of up to some hundreds of inputs; sigma
+    must be as wide as the steps to be seen.
 
     Args:
         num_samples: S >= 1, the number of directions.
@@ -38,13 +38,14 @@ class EvolutionStrategy(FlatEstimator):
         antithetic: evaluate each direction on both sides.
         directions: ``"orthogonal"`` (blocks of n orthogonal directions of norm sqrt(n)), ``"gaussian"``,
             ``"rademacher"`` (random signs, as in SPSA), ``"sphere"``.
-        baseline: what is subtracted without pairs: ``"loo"`` (mean of the other samples; unbiased), ``"fx"`` (the
-            value at x, already evaluated), or None. The default ``"auto"`` is ``"loo"`` without pairs and
-            None with them, since pairs cancel any baseline.
+        baseline: what is subtracted without pairs: ``"loo"`` (mean of the other samples; unbiased), ``"fx"``
+            (the value at x, already evaluated), or None. The default ``"auto"`` is ``"loo"`` without pairs
+            and None with them, since pairs cancel any baseline.
         generator: source of the noise, on the input's device; None for torch's global one.
 
     Raises:
-        ValueError: for an argument out of range, a baseline together with pairs, or ``"loo"`` with a single sample.
+        ValueError: for an argument out of range, a baseline together with pairs, or ``"loo"`` with a single
+            sample.
 
     Example:
         >>> import torch, ndgrad
@@ -54,8 +55,8 @@ class EvolutionStrategy(FlatEstimator):
         >>> x.grad.round(decimals=4) + 0.0  # n orthogonal pairs are exact on linear functions
         tensor([[ 2.,  0., -1.]])
 
-    Source: thesis equation 3.8; Salimans et al. 2017, arXiv 1703.03864; orthogonal directions: Choromanski et al. 2018,
-    arXiv 1804.02395.
+    Source: thesis equation 3.8; Salimans et al. 2017, arXiv 1703.03864; orthogonal directions: Choromanski et
+    al. 2018, arXiv 1804.02395.
 
     """
 

@@ -14,16 +14,15 @@ _MAX_BLOCK = 2**24  # numbers in one block of probes, so that n^2 B of them neve
 
 
 class FiniteDifference(FlatEstimator):
-    r"""
-    Difference quotients along every coordinate.
+    r"""Difference quotients along every coordinate.
 
     .. math:: \partial_i f(x) \approx \frac{f(x + h_i e_i) - f(x - h_i e_i)}{2 h_i} \text{ (central)}, \quad
               \frac{f(x + h_i e_i) - f(x)}{h_i} \text{ (forward)}
 
     Cost: 2 n (central) or n (forward) evaluations per row and backward pass. Deterministic: no variance; bias
-    :math:`h^2 f'''/6` (central) or :math:`h f''/2` (forward), plus rounding of about ``eps_machine |f| / h``. Take it for
-    smooth functions with few inputs; on a step function it returns 0 almost everywhere, and noise in ``f`` is divided
-    by ``h``.
+    :math:`h^2 f'''/6` (central) or :math:`h f''/2` (forward), plus rounding of about ``eps_machine |f| / h``.
+    Take it for smooth functions with few inputs; on a step function it returns 0 almost everywhere, and noise
+    in ``f`` is divided by ``h``.
 
     Args:
         method: ``"central"`` or ``"forward"``.

@@ -18,35 +18,37 @@ Baseline = str | Callable[..., Any] | None
 
 
 class ScoreFunction(Estimator):
-    r"""
-    Gradient of an expectation, from samples weighted by the score of their distribution.
+    r"""Gradient of an expectation, from samples weighted by the score of their distribution.
 
     .. math:: \nabla_\theta \mathbb{E}_{z \sim p(\cdot;\theta)} f(z)
               \approx \frac{1}{S} \sum_{s=1}^S \left(f(z_s) - b_s\right) \nabla_\theta \log p(z_s; \theta)
 
-    Without a ``distribution`` p is the Gaussian of width sigma around the input; the value is ``f(x)``, and the draws are
-    made when the gradient is needed. (This is then the same estimator as `EvolutionStrategy` with Gaussian
-    directions without pairs.) With one, the inputs are its parameters, ``f`` receives draws, the value is the mean of
-    ``f`` over them, and the backward pass uses the same draws, in training and evaluation alike.
+    Without a ``distribution`` p is the Gaussian of width sigma around the input; the value is ``f(x)``, and
+    the draws are made when the gradient is needed. (This is then the same estimator as `EvolutionStrategy`
+    with Gaussian directions without pairs.) With one, the inputs are its parameters, ``f`` receives draws,
+    the value is the mean of ``f`` over them, and the backward pass uses the same draws, in training and
+    evaluation alike.
 
-    Cost: S evaluations per row: in the backward pass for the default Gaussian, in the forward pass for a family
-    (``baseline="fx"`` adds one there). Unbiased for the expectation; the variance grows with the number of parameters
-    and, for a Gaussian, as 1/sigma^2. Take it for discrete or random inputs and for learned scales.
+    Cost: S evaluations per row: in the backward pass for the default Gaussian, in the forward pass for a
+    family (``baseline="fx"`` adds one there). Unbiased for the expectation; the variance grows with the
+    number of parameters and, for a Gaussian, as 1/sigma^2. Take it for discrete or random inputs and for
+    learned scales.
 
     Args:
-        distribution: a callable from the differentiated inputs (B, ...) to a ``torch.distributions.Distribution``
-            with batch shape (B, ...); None for the Gaussian around the input. With several parameters, name them all in
-            ``wrap(argnums=...)``.
+        distribution: a callable from the differentiated inputs (B, ...) to a
+            ``torch.distributions.Distribution`` with batch shape (B, ...); None for the Gaussian around the
+            input. With several parameters, name them all in ``wrap(argnums=...)``.
         num_samples: S >= 1.
         sigma: sigma > 0, width of the default Gaussian in units of the input; unused with a family.
-        baseline: ``"loo"`` (mean of the other samples), ``"fx"`` (``f`` at the mean of p), None, or a callable from the
-            inputs to a tensor that broadcasts against each output (B, ...), such as a learned network.
-        generator: source of the noise of the default Gaussian; None for torch's global one. Families draw from the
-            global one, since ``Distribution.sample`` takes no generator.
+        baseline: ``"loo"`` (mean of the other samples), ``"fx"`` (``f`` at the mean of p), None, or a
+            callable from the inputs to a tensor that broadcasts against each output (B, ...), such as a
+            learned network.
+        generator: source of the noise of the default Gaussian; None for torch's global one. Families draw
+            from the global one, since ``Distribution.sample`` takes no generator.
 
     Raises:
-        ValueError: for an argument out of range, a generator or sigma together with a family, ``"loo"`` with a single
-            sample, or a distribution whose batch shape does not start with B.
+        ValueError: for an argument out of range, a generator or sigma together with a family, ``"loo"`` with
+            a single sample, or a distribution whose batch shape does not start with B.
         TypeError: if ``distribution`` does not return a Distribution.
 
     Example:
@@ -143,8 +145,8 @@ class ScoreFunction(Estimator):
         except TypeError as error:
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             raise TypeError(
-                f"the distribution was called with the {len(inputs)} differentiated inputs, shapes {shapes}, and raised: "
-                f"{error}; name all its parameters in ndgrad.wrap(fn, argnums=(0, 1, ...))"
+                f"the distribution was called with the {len(inputs)} differentiated inputs, shapes {shapes}, and "
+                f"raised: {error}; name all its parameters in ndgrad.wrap(fn, argnums=(0, 1, ...))"
             ) from error
         if not isinstance(family, Distribution):
             raise TypeError(
