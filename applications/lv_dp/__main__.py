@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             _train(config)
         else:
             _evaluate(config)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

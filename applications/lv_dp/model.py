@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import ndgrad
 from applications.lv_dp.config import MethodName, Settings, TrainConfig
 from applications.lv_dp.data.preprocess import Batch
 from applications.lv_dp.gradients import Gradient, build_gradient, contour
@@ -35,6 +36,14 @@ class Segmenter(nn.Module):
     def num_evaluations(self) -> int:
         """Rows handed to the dynamic program while training."""
         return self.gradient.box.num_evaluations if self.gradient else 0
+
+    @property
+    def gradient_error(self) -> float | None:
+        """Relative error of the bypass network's differences on the last call's probes; None without one."""
+        estimator = self.gradient.box.estimator if self.gradient else None
+        if not isinstance(estimator, ndgrad.DiffBypass) or estimator.quality is None:
+            return None
+        return estimator.quality.gradient_error
 
     def warped(self, images: Tensor, centers: Tensor, rotation: Tensor) -> Tensor:
         """Return the warped maps g (B, N, M+1) of images (B, H, W)."""

@@ -25,6 +25,7 @@ class Row:
         loss: the training loss of the method; not comparable between methods.
         seconds: wall clock of the iteration.
         evaluations: rows handed to the dynamic program.
+        gradient_error: of the bypass network on probes it has not been fitted to, relative; empty without one.
         held_out_dice: whole-image Dice on the held-out patients, where it was measured.
     """
 
@@ -32,6 +33,7 @@ class Row:
     loss: float
     seconds: float
     evaluations: int
+    gradient_error: float | None = None
     held_out_dice: float | None = None
 
 

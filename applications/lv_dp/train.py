@@ -121,8 +121,8 @@ def step(training: Training, iteration: int) -> Row:
     training.optimizer.zero_grad()
     loss.backward()
     training.optimizer.step()
-    evaluations = training.model.num_evaluations - evaluated
-    return Row(iteration, float(loss.detach()), time.perf_counter() - began, evaluations)
+    seconds, evaluations = time.perf_counter() - began, training.model.num_evaluations - evaluated
+    return Row(iteration, float(loss.detach()), seconds, evaluations, training.model.gradient_error)
 
 
 def _own_name(config: TrainConfig) -> str:

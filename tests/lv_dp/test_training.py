@@ -47,6 +47,7 @@ def test_a_smoke_training_leaves_a_run_folder(
     name = "unet" if method == "unet" else "edpcnn"
     assert float(rows[-1]["held_out_dice"]) == results["held_out"][name]["dice_whole"]
     assert (results["evaluations"] == 0) == (method == "unet")
+    assert bool(rows[0]["gradient_error"]) == ((method, estimator) == ("edpcnn", "diff_bypass"))
     config = json.loads((out / "config.json").read_text())
     assert not {name.split("-IM-")[0] for name in config["training_slices"]} & set(
         config["held_out_patients"]
@@ -202,6 +203,16 @@ def test_evaluating_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     status, _, error = run_command(arguments, capsys)
     assert (status, error.count("\n")) == (2, 1)
     assert f"{tmp_path / 'checkpoint.pt'}: no such file" in error
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["train", "--profile", "smoke", "--data", f"png:{png_folder}", "--num-train", "5"]
+    status, _, error = run_command([*arguments, "--out", str(tmp_path / "file" / "run")], capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert str(tmp_path / "file") in error
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

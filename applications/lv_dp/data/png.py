@@ -48,5 +48,5 @@ def _grey(path: Path) -> Tensor:
         with Image.open(path) as picture:
             grey = picture if picture.mode.startswith("I") else picture.convert("L")
             return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: a broken PNG chunk
         raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error
