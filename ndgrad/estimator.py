@@ -34,6 +34,12 @@ class Estimator(torch.nn.Module, ABC):
     wants_constant_inputs: bool = False
     """Whether ``inputs`` should include declared ones (``argnums``) that require no gradient in this call."""
 
+    consistent: bool = True
+    """Whether the estimate tends to the derivative (of a smooth f) with more samples and smaller steps, row by row.
+
+    False for estimators that learn, whose gradient is that of a fitted model shared by the rows.
+    """
+
     @abstractmethod
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``, differentiable.

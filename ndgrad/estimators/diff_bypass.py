@@ -83,6 +83,8 @@ class DiffBypass(Estimator):
 
     """
 
+    consistent = False
+
     def __init__(
         self,
         surrogate: nn.Module | None = None,
