@@ -36,7 +36,7 @@ class Config:
 
     steps: int = 60
     """Points on the path."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.005
     """Step of the descent along the true gradient."""
     pairs: int = 20_000
     """Antithetic pairs per row behind every true gradient."""

@@ -113,7 +113,7 @@ def _parts_panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> 
 
 
 def _logarithmic(axis: Axes, values: list[float]) -> None:
-    """Scale the axis so that at least two labelled ticks are in sight, as plain numbers that do not collide."""
+    """Scale the axis so that labelled ticks are in sight, as plain numbers that do not collide."""
     low, high = min(value for value in values if value > 0) / 1.4, max(values) * 1.4
     decades = math.log10(high / low)
     axis.set_xscale("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from benchmarks.tasks.left_ventricle import left_ventricle_task
 from benchmarks.tasks.quadratic_sine import (
     noisy_quadratic_sine_task,
     quadratic_sine_100_task,
@@ -25,6 +26,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "ranking": ranking_task,
     "shortest_path": shortest_path_task,
     "tandem_queue": tandem_queue_task,
+    "left_ventricle": left_ventricle_task,
 }
 
 __all__ = ["TASKS", "Objective", "Task"]
