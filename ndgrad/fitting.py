@@ -72,7 +72,7 @@ class Fit:
         self.network.eval()
         self.steps += steps
         self.replay.append((inputs, targets))
-        return before, float(error)
+        return before, error.item()
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function`` (as of ``Module.to``) to the network, the optimiser's state and the replay."""

@@ -1,10 +1,10 @@
 """Every estimator, in every variant with a law of its own; the contract tests are parametrised from here.
 
-``variance(n, S, c)`` is the exact trace of the covariance of one row's estimate, relative to the squared gradient, for an
-affine function whose value at x is c times ``sigma |gradient|``. Derivations, with g the gradient, e_s the directions:
+``variance(n, S, c)`` is the exact trace of the covariance of one row's estimate, relative to the squared gradient, for
+an affine function whose value at x is c times ``sigma |gradient|``. Derivations, g the gradient, e_s the directions:
 
-- independent Gaussians: E |(g.e) e|^2 = (n + 2) |g|^2, so (n + 1)/S; leave-one-out adds products of different draws, which
-  makes it (n + 1)/(S - 1); without a baseline the value adds E |c e|^2 = n c^2 per sample.
+- independent Gaussians: E |(g.e) e|^2 = (n + 2) |g|^2, so (n + 1)/S; leave-one-out adds products of different draws,
+  which makes it (n + 1)/(S - 1); without a baseline the value adds E |c e|^2 = n c^2 per sample.
 - fixed norm sqrt(n): E |(g.e) e|^2 = n |g|^2, so (n - 1)/S.
 - orthogonal: full blocks are exact; r = S mod n left-over directions project on a random r-dimensional space, which
   leaves (n/S)^2 (r/n) (1 - r/n). Leave-one-out removes the mean direction from the projection: n/(S - 1) - 1.
