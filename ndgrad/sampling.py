@@ -43,17 +43,34 @@ def orthogonal(num_samples: int, x: Tensor, generator: torch.Generator | None) -
     blocks = [_frames(full, n, x, generator)] if full else []
     if rest:
         blocks.append(_frames(1, rest, x, generator))
-    return torch.cat(blocks) * math.sqrt(n)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def _frames(count: int, size: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw ``count`` orthonormal sets of ``size`` vectors for each row, shape (count * size, B, n)."""
+    """Draw ``count`` sets of ``size`` orthogonal vectors of norm sqrt(n) for each row, shape (count * size, B, n)."""
     B, n = x.shape
-    normal = torch.randn((count, B, n, size), dtype=x.dtype, device=x.device, generator=generator)
-    q, r = torch.linalg.qr(normal)  # q (count, B, n, size), r (count, B, size, size)
+    normal = torch.randn((count, B, size, n), dtype=x.dtype, device=x.device, generator=generator)
+    frames = _by_cholesky(normal) if 2 * size <= n else _by_qr(normal)  # (count, B, size, n)
+    return frames.transpose(1, 2).flatten(0, 1)
+
+
+def _by_qr(rows: Tensor) -> Tensor:
+    """Orthogonalise the rows of (..., size, n), to norm sqrt(n)."""
+    q, r = torch.linalg.qr(rows.mT)  # q (..., n, size), r (..., size, size)
     # LAPACK fixes the signs of R's diagonal in its own way; only with a positive diagonal is Q Haar (Mezzadri 2007)
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return q.permute(0, 3, 1, 2).reshape(count * size, B, n)
+    return (q * (r.diagonal(dim1=-2, dim2=-1).sign() * math.sqrt(rows.shape[-1])).unsqueeze(-2)).mT
+
+
+def _by_cholesky(rows: Tensor) -> Tensor:
+    """Orthogonalise the rows of (..., size, n): the same frame as `_by_qr`, faster, for well-conditioned rows.
+
+    With A Aᵀ = L Lᵀ the rows of L⁻¹ A are orthonormal, and L has a positive diagonal. Rounding grows with the squared
+    condition number of A, below 40 for Gaussian rows with 2 size <= n and large n.
+    """
+    factor = torch.linalg.cholesky(rows @ rows.mT)  # (..., size, size)
+    identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+    scaled = (math.sqrt(rows.shape[-1]) * identity).expand_as(factor)
+    return torch.linalg.solve_triangular(factor, scaled, upper=False) @ rows
 
 
 DIRECTIONS: dict[str, Directions] = {
