@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; a wrong path or value is one line on standard error and status 2."""
     config = tyro.cli(Command, args=arguments, prog="python -m applications.lv_dp")
     try:
+        set_threads(config.threads)
         if isinstance(config, TrainConfig):
             _train(config)
         else:
@@ -34,6 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def set_threads(count: int) -> None:
+    """Let torch compute with ``count`` threads."""
+    if count < 1:
+        raise UsageError(f"--threads must be at least 1, got {count}")
+    torch.set_num_threads(count)
 
 
 def _train(config: TrainConfig) -> None:

@@ -99,6 +99,7 @@ class TrainConfig:
         gradient_form: for evolution_strategy and score_function: vjp multiplies the estimated Jacobian of the
             indices with the loss's gradient; composed estimates the gradient of the loss as one function.
         iterations: instead of the profile's number.
+        threads: of torch; one repeats on any machine and suffers no neighbours, two are faster when idle.
     """
 
     out: Path
@@ -112,6 +113,7 @@ class TrainConfig:
     held_out: float = 1 / 3
     gradient_form: GradientForm = "vjp"
     iterations: int | None = None
+    threads: int = 1
 
     @property
     def settings(self) -> Settings:
@@ -137,6 +139,7 @@ class EvaluateConfig:
         json: file for the results.
         subset: all images, or only those of the patients that the run held out.
         centers: CSV with the columns name,x,y (pixels); by default the centre of mass of each mask.
+        threads: of torch.
     """
 
     run: Path
@@ -144,3 +147,4 @@ class EvaluateConfig:
     json: Path
     subset: Literal["all", "held_out"] = "all"
     centers: Path | None = None
+    threads: int = 1

@@ -97,7 +97,9 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """Return what must agree for a run to go on; settings that are the same in both are spelt out flat."""
-    flat = {key: value for key, value in config.items() if key not in ("out", "iterations", "settings")}
+    flat = {
+        key: value for key, value in config.items() if key not in ("out", "iterations", "threads", "settings")
+    }
     flat |= {f"settings.{key}": value for key, value in config["settings"].items() if key != "iterations"}
     return flat
 

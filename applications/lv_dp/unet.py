@@ -75,6 +75,8 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(ConvBlock(i, o, norm) for i, o in zip(inputs, channels, strict=True))
         self.up = nn.ModuleList(UpBlock(c, norm) for c in reversed(channels[:-1]))
         self.head = nn.Conv2d(base_channels, 1, 1)
+        # The same function, a third to a half faster on a CPU; torch's annotations omit the argument.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, H, W) to output maps (B, H, W), logits that are high inside the LV."""

@@ -183,6 +183,7 @@ def test_the_command_line_trains_and_evaluates(
         (["--data", "nothing"], "must be phantom or png:DIR"),
         (["--num-train", "999"], "--num-train must be in"),
         (["--iterations", "0"], "--iterations must be at least 1"),
+        (["--threads", "0"], "--threads must be at least 1"),
         (["--held-out", "1.5"], "--held-out is a fraction"),
         (["--gradient-form", "composed"], "--gradient-form composed needs"),
     ],
