@@ -64,7 +64,8 @@ def assert_mean(samples: Tensor, expected: Tensor | float, law: str) -> None:
     z = (mean - expected).abs() / (error + rounding / _Z_MAX)
     assert z.max() < _Z_MAX, (
         f"{law}: the mean of {len(samples)} estimates is {mean.flatten()[:4].tolist()} with standard error "
-        f"{error.flatten()[:4].tolist()}, but {expected.flatten()[:4].tolist()} is exact ({z.max():.1f} standard errors off)"
+        f"{error.flatten()[:4].tolist()}, but {expected.flatten()[:4].tolist()} is exact: "
+        f"{z.max():.1f} standard errors off"
     )
 
 

@@ -4,7 +4,6 @@ import copy
 import functools
 import io
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,9 +17,8 @@ from ndgrad.testing import estimate
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
+def seeded() -> None:
     torch.manual_seed(0)
-    yield
 
 
 def sines(z: Tensor) -> Tensor:

@@ -29,8 +29,9 @@ from ndgrad.validation import one_of, positive_float, positive_int
 class DiffBypass(Estimator):
     r"""Gradient of a network g fitted to the function around the current input.
 
-    .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S L\left(g_\phi(x + \sigma\epsilon_s),
-              f(x + \sigma\epsilon_s)\right), \qquad \frac{\partial f}{\partial x} \approx \frac{\partial g_\phi}{\partial x}(x)
+    .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S
+              L\left(g_\phi(x + \sigma\epsilon_s), f(x + \sigma\epsilon_s)\right), \qquad
+              \frac{\partial f}{\partial x} \approx \frac{\partial g_\phi}{\partial x}(x)
 
     The fit takes K joint steps over all samples of the batch, always before the gradient is taken, and goes
     on from call to call. Normalisation layers are in train mode while fitting and in eval mode for the
