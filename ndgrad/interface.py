@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Callable
@@ -44,19 +45,30 @@ def _families(fn: Callable[..., Any]) -> set[str]:
         fn = fn.func
     if isinstance(fn, torch.nn.Module):
         return {"torch"}
-    function = fn if hasattr(fn, "__code__") or hasattr(fn, "__func__") else getattr(type(fn), "__call__", fn)
+    has_code = hasattr(fn, "__code__") or hasattr(fn, "__func__")
+    function = fn if has_code else type(fn).__call__  # an object with __call__
     function = getattr(function, "__func__", function)
     if not isinstance(function, types.FunctionType):  # a builtin, or a ufunc
         return {_package(fn), _package(type(fn))}
     names = _names(function.__code__)
     found = [function.__globals__[name] for name in names if name in function.__globals__]
     found += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    return {package for item in found for package in (_package(item), _package(type(item)))}
+    packages = {package for item in found for package in (_package(item), _package(type(item)))}
+    return packages | _imports(function.__code__) | {_package(function)}
 
 
 def _names(code: types.CodeType) -> set[str]:
-    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*(_names(constant) for constant in inner))
+    return set(code.co_names).union(*(_names(inner) for inner in _nested(code)))
+
+
+def _imports(code: types.CodeType) -> set[str]:
+    """Top-level packages that the code imports while it runs."""
+    own = {i.argval.split(".")[0] for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
+    return own.union(*(_imports(inner) for inner in _nested(code)))
+
+
+def _nested(code: types.CodeType) -> list[types.CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
 def _package(item: Any) -> str:
