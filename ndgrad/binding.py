@@ -154,8 +154,9 @@ class BindingRules:
         names = dict(enumerate(self.parameter_names))
         arguments = [_argument(i, names.get(i), value) for i, value in enumerate(args)]
         arguments += [_argument(None, name, value) for name, value in kwargs.items()]
-        self._assign_rows(arguments)
-        self._assign_inputs(arguments, wants_constant_inputs)
+        declared = _declarations(self.in_dims, arguments)
+        self._assign_rows(arguments, declared)
+        self._assign_inputs(arguments, declared, wants_constant_inputs)
         inputs = [leaf.value for argument in arguments for leaf in argument.leaves if leaf.role == "input"]
         dtype = inputs[0].dtype if inputs else torch.get_default_dtype()
         device = inputs[0].device if inputs else torch.device("cpu")
@@ -164,42 +165,48 @@ class BindingRules:
             return Call(tuple(x.unsqueeze(0) for x in inputs), 1, dtype, device, arguments)
         return Call(tuple(inputs), _common_rows(arguments), dtype, device, arguments)
 
-    def _assign_rows(self, arguments: list[Argument]) -> None:
-        declared = _declarations(self.in_dims, arguments)
+    def _assign_rows(self, arguments: list[Argument], declared: list[int | str | None]) -> None:
         for argument, dim in zip(arguments, declared, strict=True):
             for leaf in argument.leaves:
                 if dim == 0 and is_array(leaf.value):
                     leaf.role = "row"
-                if dim == "shared" and leaf.needs_grad and not self.argnums:
-                    raise ValueError(
-                        f"{argument} requires a gradient, but in_dims declares it shared by all rows; estimators "
-                        f"differentiate inputs that have rows. Pass it detached, or give it rows (expand it) and in_dims 0"
-                    )
         with_arrays = [
             argument for argument in arguments if any(is_array(leaf.value) for leaf in argument.leaves)
         ]
         if self.vectorize and len(with_arrays) > 1 and self.in_dims is None and self.argnums is None:
             listing = ", ".join(map(str, with_arrays))
+            example = ", ".join(["0"] + ["None"] * (len(with_arrays) - 1))
             raise ValueError(
                 f"vectorize=True takes rows of its arguments apart, and {len(with_arrays)} arguments hold tensors "
-                f"({listing}): say which have rows, for example in_dims=({', '.join(['0'] + ['None'] * (len(with_arrays) - 1))})"
+                f"({listing}): say which have rows, for example in_dims=({example})"
             )
 
-    def _assign_inputs(self, arguments: list[Argument], wants_constant_inputs: bool) -> None:
+    def _assign_inputs(
+        self, arguments: list[Argument], declared: list[int | str | None], wants_constant_inputs: bool
+    ) -> None:
+        with_rows = [a for a, dim in zip(arguments, declared, strict=True) if dim != "shared"]
         if self.argnums is None:
             leaves = [leaf for argument in arguments for leaf in argument.leaves]
             candidates = [leaf for leaf in leaves if leaf.needs_grad]
-            candidates = candidates or [leaf for a in arguments[:1] for leaf in a.leaves if leaf.is_float]
+            candidates = candidates or _leaves_of_first(with_rows, lambda leaf: leaf.is_float)
         else:
             chosen = [_find(key, arguments, "argnums") for key in self.argnums]
             candidates = [leaf for argument in chosen for leaf in argument.leaves if leaf.is_float]
+        for argument, dim in zip(arguments, declared, strict=True):
+            if dim == "shared" and any(
+                leaf is candidate for leaf in argument.leaves for candidate in candidates
+            ):
+                raise ValueError(
+                    f"{argument} is to be differentiated, but in_dims declares it shared by all rows; estimators "
+                    "differentiate inputs that have rows. Pass it detached, or expand it to rows and type 0"
+                )
         active = [leaf for leaf in candidates if leaf.needs_grad]
         for leaf in candidates:
             leaf.role = (
                 "input" if leaf.needs_grad or wants_constant_inputs or not active else self._companion_role()
             )
         if not candidates and (self.batched or self.vectorize):  # integers only: they still have rows
-            for leaf in (leaf for a in arguments[:1] for leaf in a.leaves if is_array(leaf.value)):
+            for leaf in _leaves_of_first(with_rows, lambda leaf: is_array(leaf.value)):
                 leaf.role = "row"
 
     def _companion_role(self) -> str:
@@ -248,7 +255,8 @@ def _declarations(in_dims: InDims, arguments: list[Argument]) -> list[int | str 
     positional = sum(argument.position is not None for argument in arguments)
     if len(in_dims) != positional:
         raise ValueError(
-            f"in_dims declares {len(in_dims)} positional arguments, but the call has {positional}: {_listing(arguments)}"
+            f"in_dims declares {len(in_dims)} positional arguments, but the call has {positional}: "
+            f"{_listing(arguments)}"
         )
     dims: list[int | str | None] = ["shared" if dim is None else dim for dim in in_dims]
     return dims + [None] * (len(arguments) - positional)
@@ -259,6 +267,14 @@ def _find(key: Key, arguments: list[Argument], option: str) -> Argument:
         if argument.matches(key):
             return argument
     raise ValueError(f"{option} names {key!r}, but the call has {_listing(arguments)}")
+
+
+def _leaves_of_first(arguments: list[Argument], suits: Callable[[Leaf], bool]) -> list[Leaf]:
+    """Return the suitable leaves of the first argument that has any; statics may come before it."""
+    for argument in arguments:
+        if leaves := [leaf for leaf in argument.leaves if suits(leaf)]:
+            return leaves
+    return []
 
 
 def _listing(arguments: list[Argument]) -> str:
@@ -280,7 +296,7 @@ def _check_devices(arguments: list[Argument], device: torch.device) -> None:
 
 def _common_rows(arguments: list[Argument]) -> int:
     """Return the batch size B that everything with rows agrees on; 1 where nothing has rows."""
-    sizes = {}
+    sizes: list[tuple[str, int]] = []
     for argument in arguments:
         for leaf in argument.leaves:
             if leaf.role != "shared":
@@ -289,14 +305,14 @@ def _common_rows(arguments: list[Argument]) -> int:
                         f"{argument} must have rows, that is a leading batch dimension, but is a single number; pass "
                         "x.unsqueeze(0), or type batched=False for a function of one point"
                     )
-                sizes[str(argument)] = leaf.value.shape[0]
-    if len(set(sizes.values())) > 1:
-        listing = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+                sizes.append((str(argument), leaf.value.shape[0]))
+    if len({size for _, size in sizes}) > 1:
+        listing = ", ".join(f"{name} has {size}" for name, size in sizes)
         raise ValueError(
             f"everything with rows must have the same number of them, but {listing}; inputs that require a gradient "
             "have rows, others only where in_dims or argnums say so"
         )
-    return next(iter(sizes.values()), 1)
+    return sizes[0][1] if sizes else 1
 
 
 def _modulo(span: slice, num_rows: int) -> list[int]:
