@@ -26,9 +26,9 @@ class Outputs:
         for leaf in self.leaves:
             if leaf.ndim == 0 or leaf.shape[0] != num_rows:
                 raise OutputError(
-                    f"the wrapped function was given {num_rows} rows and must return {num_rows} rows, that is a leading "
-                    f"dimension of {num_rows} in every output; it returned an output of shape {tuple(leaf.shape)}. "
-                    "If it takes one point at a time, type ndgrad.wrap(fn, batched=False, vectorize=True)"
+                    f"the wrapped function was given {num_rows} rows and must return {num_rows} rows, that is a "
+                    f"leading dimension of {num_rows} in every output; it returned an output of shape "
+                    f"{tuple(leaf.shape)}. If it takes one point at a time, type batched=False, vectorize=True"
                 )
         return self
 
@@ -55,7 +55,7 @@ class Outputs:
         for leaf in self.leaves:
             # a finite sum proves finite entries in one pass; an infinite one may be overflow, so look again
             if not leaf.sum().isfinite():
-                bad = ~leaf.isfinite().flatten(1).all(1)  # (R,)
+                bad = ~leaf.isfinite().reshape(leaf.shape[0], -1).all(1)  # (R,)
                 if bad.any():
                     return int(bad.nonzero()[0])
         return None
@@ -97,9 +97,22 @@ def _to_tensor(leaf: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
         target = leaf.dtype if leaf.is_floating_point() else dtype
         # copied: the function may hand out the same buffer on every call
         return _check_real(leaf, leaf.is_complex()).detach().to(device, target, copy=True)
-    array = np.asarray(leaf)
+    array = _to_array(leaf)
     _check_real(leaf, array.dtype.kind not in "fiub")
-    return torch.tensor(array, dtype=dtype, device=device)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused with its row
+        # a copy: torch cannot read negative strides, long doubles or swapped bytes
+        native = np.array(array, np.float64 if dtype == torch.float64 else np.float32, order="C")
+    return torch.from_numpy(native).to(device, dtype)
+
+
+def _to_array(leaf: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(leaf)
+    except ValueError as error:  # lists of unequal length
+        raise OutputTypeError(
+            f"the wrapped function must return real numbers, but returned a {type(leaf).__name__} that is no array: "
+            f"{error}; pad its rows to one length"
+        ) from error
 
 
 def _check_real(leaf: Any, refused: bool) -> Any:
