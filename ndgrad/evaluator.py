@@ -39,6 +39,11 @@ class Evaluator:
     def evaluate(self, call: Call, rows: tuple[Tensor, ...]) -> Outputs:
         """Evaluate ``fn`` on R rows, (R, ...) each; the outputs have R rows too."""
         num_rows = rows[0].shape[0] if rows else call.num_rows
+        if num_rows == 0 and not self.batched:
+            raise OutputError(
+                "an empty batch has no point to show the shape of the outputs of a function of one point; skip empty "
+                "batches, or wrap a function of rows (batched=True)"
+            )
         with torch.no_grad(), torch.autocast(call.device.type, enabled=False):
             parts = [self._call(call, rows, start, stop) for start, stop in self._spans(num_rows)]
         return Outputs.concatenate(parts)
