@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
@@ -13,6 +14,7 @@ from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
 from ndgrad.estimators import ESTIMATORS
 from ndgrad.evaluator import BoundFunction, Evaluator
 from ndgrad.interface import resolve_interface
+from ndgrad.validation import positive_int
 
 _owned: weakref.WeakSet[Estimator] = weakref.WeakSet()
 
@@ -41,10 +43,8 @@ class BlackBox(torch.nn.Module):
         call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs)
         f = BoundFunction(self._evaluator, call)
         with torch.autocast(call.device.type, enabled=False):
-            if call.inputs:
-                outputs = as_tuple(self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in))
-            else:
-                outputs = f()
+            attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
+            outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
         return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)
 
@@ -64,10 +64,23 @@ class BlackBox(torch.nn.Module):
         return ", ".join(parts)
 
 
+class Options(TypedDict, total=False):
+    """The keywords of `wrap`."""
+
+    estimator: str | Estimator
+    argnums: ArgNums
+    in_dims: InDims
+    batched: bool
+    vectorize: bool
+    interface: str
+    chunk_size: int | None
+    evaluate_in: EvaluateIn
+
+
 @overload
-def wrap(fn: Callable[..., Any], **options: Any) -> BlackBox: ...
+def wrap(fn: Callable[..., Any], **options: Unpack[Options]) -> BlackBox: ...
 @overload
-def wrap(fn: None = None, **options: Any) -> Callable[[Callable[..., Any]], BlackBox]: ...
+def wrap(fn: None = None, **options: Unpack[Options]) -> Callable[[Callable[..., Any]], BlackBox]: ...
 
 
 def wrap(
@@ -104,8 +117,8 @@ def wrap(
         batched: whether ``fn`` maps rows independently, (R, ...) to (R, ...), for any R. With False it takes one point
             without a batch dimension.
         vectorize: with ``batched=False``, whether the module's own input has rows, each handed to ``fn`` by itself.
-        interface: what ``fn`` is handed: ``"torch"``, ``"numpy"``, ``"python"`` (numbers and lists), or ``"auto"``: NumPy
-            if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
+        interface: what ``fn`` is handed: ``"torch"``, ``"numpy"``, ``"python"`` (numbers and lists), or ``"auto"``:
+            NumPy if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
         chunk_size: the most rows handed to ``fn`` in one call; None for no limit. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
             ``"forward"`` probes with the value, once for any number of backward passes.
@@ -136,11 +149,10 @@ def wrap(
 
     """
     if fn is None:
-        options = dict(
-            estimator=estimator, argnums=argnums, in_dims=in_dims, batched=batched, vectorize=vectorize,
+        return functools.partial(
+            wrap, estimator=estimator, argnums=argnums, in_dims=in_dims, batched=batched, vectorize=vectorize,
             interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
         )  # fmt: skip
-        return lambda function: wrap(function, **options)
     if not callable(fn):
         raise TypeError(f"ndgrad.wrap needs a callable as its first argument, got {type(fn).__name__}")
     if evaluate_in not in ("backward", "forward"):
@@ -172,11 +184,12 @@ def _check_calling(batched: bool, vectorize: bool, in_dims: InDims, chunk_size: 
         raise ValueError(
             f"in_dims may hold 0 (rows along the leading dimension) and None (shared), got {in_dims!r}"
         )
-    if chunk_size is not None and (chunk_size < 1 or not batched):
+    if chunk_size is not None and not batched:
         raise ValueError(
-            f"chunk_size must be a positive number of rows, and needs batched=True (else every call is one row); got "
-            f"chunk_size={chunk_size}, batched={batched}"
+            f"chunk_size needs batched=True, since otherwise every call is one row; got chunk_size={chunk_size}"
         )
+    if chunk_size is not None:
+        positive_int("chunk_size", chunk_size)
 
 
 def _as_keys(argnums: ArgNums) -> tuple[Key, ...] | None:
@@ -185,7 +198,7 @@ def _as_keys(argnums: ArgNums) -> tuple[Key, ...] | None:
     return tuple(argnums) if isinstance(argnums, Sequence) and not isinstance(argnums, str) else (argnums,)
 
 
-def _as_estimator(estimator: str | Estimator) -> Estimator:
+def _as_estimator(estimator: Any) -> Estimator:
     if isinstance(estimator, str):
         if estimator not in ESTIMATORS:
             raise ValueError(
