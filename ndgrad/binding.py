@@ -95,8 +95,8 @@ class Call:
                 )
             if argument.position is not None:
                 args.append(value)
-            elif argument.name is not None:
-                kwargs[argument.name] = value
+            else:
+                kwargs[str(argument.name)] = value
         return tuple(args), kwargs
 
     def _fill(self, leaf: Leaf, queue: list[Any], span: slice | int, interface: Interface) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import ndgrad
+from ndgrad.binding import Argument, Leaf, _check_devices
 
 B, n = 3, 4
 STEP = 0.25
@@ -299,3 +300,15 @@ def test_draws_of_a_family_whose_parameters_are_one_dict() -> None:
     box = ndgrad.wrap(lambda z: z, estimator=estimator)
     p, q = leaf(B), torch.full((B,), 1e-30, dtype=torch.float64).requires_grad_()
     assert_close(box({"p": p, "q": q}).detach(), p.detach())
+
+
+def test_inputs_on_two_devices_are_refused() -> None:
+    """The other device stands for an accelerator, which the machine that runs this may not have."""
+    argument = Argument(1, "w", [Leaf(torch.zeros(B), "input")], lambda leaves: leaves[0])
+    _check_devices([argument], torch.device("cpu"))
+    with pytest.raises(
+        ValueError, match=r"'w' is on cpu, the first input on cuda:0: move it with \.to\('cuda:0'\)"
+    ):
+        _check_devices([argument], torch.device("cuda:0"))
+    argument.leaves[0].role = "shared"
+    _check_devices([argument], torch.device("cuda:0"))

@@ -222,25 +222,51 @@ def test_every_evaluation_is_counted_over_calls() -> None:
         box.num_evaluations = 0
 
 
-def test_a_bypass_returns_what_its_network_returns() -> None:
-    """The value does not come from the function, so its containers are not known either."""
+class Network(nn.Module):
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Any:
+        values = (x * self.weight, (x * self.weight).sum(1), x)[: self.outputs]
+        return values if len(values) > 1 else values[0]
+
+
+def bypass(outputs: int) -> ndgrad.DiffBypass:
+    return ndgrad.DiffBypass(Network(outputs), sigma=0.3, num_samples=S, fit_steps=1, forward="bypass")
+
+
+def test_the_value_of_a_bypass_is_its_network_in_the_containers_of_the_function() -> None:
     torch.manual_seed(3)
+    box = ndgrad.wrap(lambda x: {"a": x**2, "b": x.prod(1)}, estimator=bypass(2))
+    x = rows()
+    out = box(x)
+    weight = box.estimator.network.weight.detach()
+    assert_close(out["a"].detach(), x.detach() * weight)
+    assert_close(out["b"].detach(), (x.detach() * weight).sum(1))
+    assert_close(box.eval()(x)["a"].detach(), x.detach() ** 2)
 
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(n))
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x * self.weight, x.sum(1)
+def test_without_an_evaluation_a_bypass_has_no_containers() -> None:
+    box, single = (
+        ndgrad.wrap(fn, estimator=bypass(k)) for fn, k in ((lambda x: (x**2, x.prod(1)), 2), (square, 1))
+    )
+    x = rows()
+    for module in (box, single):
+        module(x)
+    spent = box.num_evaluations
+    with torch.no_grad():
+        y, _ = box(x)
+        z = single(x)
+    assert box.num_evaluations == spent
+    assert_close(y, x.detach() * box.estimator.network.weight.detach())
+    assert_close(z, x.detach() * single.estimator.network.weight.detach())
 
-    estimator = ndgrad.DiffBypass(Two(), sigma=0.3, num_samples=S, fit_steps=1, forward="bypass")
-    box = ndgrad.wrap(lambda x: {"a": x**2, "b": x.prod(1)}, estimator=estimator)
-    out = box(rows())
-    y, s = out.values() if isinstance(out, dict) else out
-    assert y.shape == (B, n)
-    assert s.shape == (B,)
-    assert set(box.eval()(rows())) == {"a", "b"}
+
+def test_a_network_with_another_number_of_outputs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"(?s)2.*3|3.*2"):
+        ndgrad.wrap(lambda x: (x**2, x.prod(1)), estimator=bypass(3))(rows())
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None])
