@@ -37,7 +37,7 @@ def main(config: Config) -> list[Record]:
     print_results(records, skipped, plan.tasks)
     _write(config.out, records, skipped, plan)
     Console().print(
-        f"{time.perf_counter() - begin:.0f} s; report: {config.out / 'report.html'}", highlight=False
+        f"{time.perf_counter() - begin:.0f} s; report: {config.out / 'report.html'}", highlight=False, soft_wrap=True
     )
     return records
 
@@ -68,9 +68,8 @@ def _record(each: Combination, effort: Effort, configuration: dict[str, Any]) ->
             f"{each.estimator} used {accuracy.evaluations_used} of {each.evaluations} evaluations"
         )
     steps = task.objective.steps or effort.optimisation_steps
-    start, end = optimise(
-        task, lambda: each.variant.build(task, samples), seeds[: effort.optimisation_seeds], steps
-    )
+    runs = min(effort.optimisation_seeds, task.objective.seeds or effort.optimisation_seeds)
+    start, end = optimise(task, lambda: each.variant.build(task, samples), seeds[:runs], steps)
     return Record(
         task=task.name,
         estimator=each.estimator,

@@ -34,3 +34,21 @@ class OutputScale(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.get_buffer("offset") + self.get_buffer("scale") * z
+
+
+class MapScores(nn.Module):
+    """Three 3x3 convolutions from maps (R, N, M+1) to logits (R, M, N), one class per radius on each ray."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, 1, 3, padding=1),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        scores: Tensor = self.layers(maps[:, None])[:, 0, :, 1:]  # (R, N, M)
+        return scores.transpose(1, 2)

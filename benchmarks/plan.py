@@ -23,7 +23,7 @@ class Config:
     evaluations: tuple[int, ...] = ()
     """Budgets: evaluations per row and backward, the value's own included. Default 17 41; with --quick 17."""
     seeds: int | None = None
-    """Independent estimates of every gradient, at least 2. Default 10; with --quick 3."""
+    """Independent estimates of every gradient, at least 2. Default 6; with --quick 3."""
     out: Path = Path("results/compare")
     """Folder for results.json, results.csv, skipped.json, the plots and report.html."""
     quick: bool = False
@@ -35,9 +35,9 @@ class Effort:
     """How much is spent on every combination."""
 
     evaluations: tuple[int, ...] = (17, 41)
-    seeds: int = 10
-    approach_steps: int = 30  # calls that a learning estimator sees before the gradient is measured
-    optimisation_steps: int = 40
+    seeds: int = 6
+    approach_steps: int = 20  # calls that a learning estimator sees before the gradient is measured
+    optimisation_steps: int = 30
     optimisation_seeds: int = 2
 
 

@@ -124,9 +124,11 @@ def _logarithmic(axis: Axes, values: list[float]) -> None:
 
 
 def _mark_skipped(axis: Axes, run: set[str], heights: dict[str, int]) -> None:
-    place = {"transform": axis.get_yaxis_transform(), "va": "center"}  # x as a share of the panel's width
     for name in heights.keys() - run:
-        axis.text(0.02, heights[name], "skipped: budget too small", fontsize=7, color="0.5", **place)
+        place = (0.02, heights[name])  # x as a share of the panel's width
+        axis.annotate(
+            "skipped: budget too small", place, xycoords=("axes fraction", "data"), va="center", size=7
+        )
 
 
 def _dots(

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+import ndgrad
 from benchmarks.networks import OutputScale, mlp
 
 Rows = Callable[[Any], Any]  # (R, ...) -> (R, ...), every row on its own
-Train = Callable[[nn.Module, int], tuple[float, float]]  # estimator, steps -> score before and after
+Train = Callable[[ndgrad.Estimator, int], tuple[float, float]]  # estimator, steps -> score before and after
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Objective:
     """
 
     name: str = "loss"
-    unit: str = "mean over rows, lower is better"
     higher_is_better: bool = False
     learning_rate: float = 0.1  # of Adam
-    steps: int | None = None  # None: as many as the comparison's effort says
+    steps: int | None = None  # None: as many as the comparison's effort says ...
+    seeds: int | None = None  # ... and as many runs
     train: Train | None = None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
@@ -106,11 +106,11 @@ class ScoreFunction(Estimator):
         with torch.enable_grad():
             dtype = working_dtype(*inputs)
             theta = tuple(x.detach().to(dtype).requires_grad_() for x in inputs)
-            families = [Independent(Normal(t, self.sigma), t.ndim - 1) for t in theta]
             draws = [t.detach() + self.sigma * self._noise(t) for t in theta]  # (S, B, ...)
-            log_p = sum(
-                (p.log_prob(z) for p, z in zip(families, draws, strict=True)), torch.zeros(())
-            )  # (S, B)
+            terms = [
+                _sum_to_rows(Normal(t, self.sigma).log_prob(z)) for t, z in zip(theta, draws, strict=True)
+            ]
+            log_p = torch.stack(terms).sum(0)  # (S, B)
         values = self._evaluate(f, tuple(z.to(x.dtype) for z, x in zip(draws, inputs, strict=True)))
         weights = self._weights(values, inputs, lambda: outputs)
 
@@ -130,8 +130,7 @@ class ScoreFunction(Estimator):
             weights = self._weights(values, inputs, lambda: as_tuple(f(family.mean)))
         means = tuple(y.mean(0) for y in values)
         # summed over what one row's distribution may hold beside its row: independent components
-        log_p = family.log_prob(z)
-        log_p = log_p.flatten(2).sum(2) if log_p.ndim > 2 else log_p  # (S, B)
+        log_p = _sum_to_rows(family.log_prob(z))  # (S, B)
         result = attach(
             lambda _: means, (log_p,), lambda _x, _y: lambda v: (weights(v).to(log_p.dtype),), "forward"
         )
@@ -160,9 +159,8 @@ class ScoreFunction(Estimator):
         return family
 
     def _noise(self, theta: Tensor) -> Tensor:
-        flat = gaussian(
-            self.num_samples, theta.detach().reshape(theta.shape[0], -1), self.generator
-        )  # (S, B, n)
+        B, n = theta.shape[0], theta.shape[1:].numel()
+        flat = gaussian(self.num_samples, theta.detach().reshape(B, n), self.generator)  # (S, B, n)
         return flat.reshape(self.num_samples, *theta.shape)
 
     def _evaluate(self, f: RowFunction, draws: Rows) -> Rows:
@@ -182,11 +180,8 @@ class ScoreFunction(Estimator):
             centred = tuple(y - b for y, b in zip(values, baselines, strict=True))
 
         def weights(cotangents: Rows) -> Tensor:
-            products = [
-                (y * v).flatten(2).sum(2) if y.ndim > 2 else y * v
-                for y, v in zip(centred, cotangents, strict=True)
-            ]
-            return sum(products[1:], products[0]) / self.num_samples
+            products = [_sum_to_rows(y * v) for y, v in zip(centred, cotangents, strict=True)]
+            return torch.stack(products).sum(0) / self.num_samples
 
         return weights
 
@@ -194,3 +189,8 @@ class ScoreFunction(Estimator):
         """Show the settings."""
         law = f"sigma={self.sigma}" if self.distribution is None else f"distribution={self.distribution!r}"
         return f"{law}, num_samples={self.num_samples}, baseline={self.baseline!r}"
+
+
+def _sum_to_rows(terms: Tensor) -> Tensor:
+    """Sum (S, B, ...) over everything behind sample and row, (S, B)."""
+    return terms.sum(tuple(range(2, terms.ndim))) if terms.ndim > 2 else terms

@@ -54,7 +54,7 @@ def test_stored_reference_agrees_with_other_draws(name):
 @pytest.mark.parametrize("name", STORED)
 def test_stored_reference_is_precise_and_says_where_it_comes_from(name):
     stored = reference(TASKS[name]())
-    assert stored.relative_error < 0.02
+    assert stored.relative_error < 0.03
     assert "antithetic" in stored.source
     assert "seed" in stored.source
 
