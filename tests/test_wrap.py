@@ -265,7 +265,7 @@ def test_without_an_evaluation_a_bypass_has_no_containers() -> None:
 
 
 def test_a_network_with_another_number_of_outputs_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"(?s)2.*3|3.*2"):
+    with pytest.raises(ValueError, match=r"one tensor for each of the 2 outputs.*returned 3"):
         ndgrad.wrap(lambda x: (x**2, x.prod(1)), estimator=bypass(3))(rows())
 
 
