@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -32,12 +33,15 @@ from benchmarks.stored_references import reference
 def main(config: Config) -> list[Record]:
     """Run the comparison, print it and write its files; returns the records."""
     plan = make_plan(config)
+    torch.set_num_threads(config.threads)
     begin = time.perf_counter()
     records, skipped = _run(plan, describe(config, plan.effort))
     print_results(records, skipped, plan.tasks)
     _write(config.out, records, skipped, plan)
     Console().print(
-        f"{time.perf_counter() - begin:.0f} s; report: {config.out / 'report.html'}", highlight=False, soft_wrap=True
+        f"{time.perf_counter() - begin:.0f} s; report: {config.out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
     )
     return records
 

@@ -23,9 +23,11 @@ class Config:
     evaluations: tuple[int, ...] = ()
     """Budgets: evaluations per row and backward, the value's own included. Default 17 41; with --quick 17."""
     seeds: int | None = None
-    """Independent estimates of every gradient, at least 2. Default 6; with --quick 3."""
+    """Independent estimates of every gradient, at least 2. Default 5; with --quick 3."""
     out: Path = Path("results/compare")
     """Folder for results.json, results.csv, skipped.json, the plots and report.html."""
+    threads: int = 1
+    """Threads of torch; the operations are small, and one thread gives the same numbers everywhere."""
     quick: bool = False
     """A look in under half a minute: one budget, fewer seeds, short optimisations."""
 
@@ -35,8 +37,8 @@ class Effort:
     """How much is spent on every combination."""
 
     evaluations: tuple[int, ...] = (17, 41)
-    seeds: int = 6
-    approach_steps: int = 20  # calls that a learning estimator sees before the gradient is measured
+    seeds: int = 5
+    approach_steps: int = 15  # calls that a learning estimator sees before the gradient is measured
     optimisation_steps: int = 30
     optimisation_seeds: int = 2
 

@@ -17,7 +17,7 @@ from benchmarks.tasks import Task
 
 FIT_STEPS = 10  # joint Adam steps of the bypass per call
 FIT_LEARNING_RATE = 3e-3  # of that Adam; one choice for all tasks
-REPLAYED_CALLS = 3  # earlier calls whose evaluations stay in its fit
+REPLAYED_CALLS = 2  # earlier calls whose evaluations stay in its fit
 
 
 class BudgetTooSmallError(ValueError):
