@@ -315,6 +315,10 @@ def test_empty_batch() -> None:
     x = torch.zeros(0, 3, requires_grad=True)
     (grad,) = torch.autograd.grad(DiffBypass(linear())(sines, x).sum(), x)
     assert grad.shape == (0, 3)
+    bypass = DiffBypass(linear(), forward="bypass")
+    bypass(sines, torch.randn(2, 3, requires_grad=True))
+    (grad,) = torch.autograd.grad(bypass(sines, x).sum(), x)
+    assert grad.shape == (0, 3)
 
 
 def test_mismatched_surrogates_are_told_apart() -> None:

@@ -150,7 +150,7 @@ class DiffBypass(Estimator):
                 "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func "
                 "run more than once; use forward='straight_through', which fits in the backward pass"
             )
-        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and inputs[0].shape[0] > 0:
             self._fit(f, tuple(x.detach() for x in inputs), None)
         outputs, pullback = _network_vjp(self._fitted(inputs[0]), inputs)
         values = outputs.detach() if isinstance(outputs, Tensor) else tuple(y.detach() for y in outputs)
@@ -159,7 +159,10 @@ class DiffBypass(Estimator):
     def _fit(self, f: RowFunction, inputs: Rows, outputs: Rows | None) -> None:
         """Draw, evaluate, and fit on S B rows, plus the B rows of the value where they are paid for."""
         with torch.no_grad():
-            noise = [gaussian(self.num_samples, x.reshape(x.shape[0], -1), self.generator) for x in inputs]
+            noise = [
+                gaussian(self.num_samples, x.reshape(x.shape[0], x.shape[1:].numel()), self.generator)
+                for x in inputs
+            ]
             probes = tuple(
                 (x + self.sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
                 for x, e in zip(inputs, noise, strict=True)
