@@ -41,7 +41,13 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
     laws = [*STRUCTURAL_LAWS, *(CONSISTENCY_LAWS if estimator.consistent else ())]
     for law in laws:
         with _seeded(seed):
-            law(copy.deepcopy(estimator), num_inputs)
+            try:
+                law(copy.deepcopy(estimator), num_inputs)
+            except AssertionError as error:
+                name = law.__name__.strip("_").replace("_", " ")
+                raise AssertionError(
+                    f"{type(estimator).__name__} breaks the law {name!r}: {error}"
+                ) from error
 
 
 def estimate(estimator: Estimator, f: RowFunction, x: Tensor, v: Tensor) -> Tensor:
@@ -182,8 +188,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-Law = Callable[[Estimator, int], None]
-STRUCTURAL_LAWS: tuple[Law, ...] = (
+STRUCTURAL_LAWS = (
     _value_is_exact,
     _costs_one_call_without_gradient,
     _is_linear_in_the_cotangent,
@@ -191,4 +196,4 @@ STRUCTURAL_LAWS: tuple[Law, ...] = (
     _refuses_second_derivatives,
     _keeps_dtype_and_shape,
 )
-CONSISTENCY_LAWS: tuple[Law, ...] = (_rows_are_independent, _constant_has_no_gradient, _affine_is_unbiased)
+CONSISTENCY_LAWS = (_rows_are_independent, _constant_has_no_gradient, _affine_is_unbiased)
