@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ndgrad.binding import Call
+from ndgrad.call import Call
 from ndgrad.errors import FunctionError, NonFiniteError, OutputError
 from ndgrad.interface import Interface
 from ndgrad.outputs import Outputs, read_outputs

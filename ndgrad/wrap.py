@@ -9,7 +9,8 @@ from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
-from ndgrad.binding import ArgNums, BindingRules, InDims, Key, parameter_names
+from ndgrad.arguments import Key, parameter_names
+from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
 from ndgrad.estimators import ESTIMATORS
 from ndgrad.evaluator import BoundFunction, Evaluator

@@ -1,0 +1,105 @@
+"""The arguments of a call, taken apart into leaves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ndgrad.trees import Rebuild, flatten
+
+Key = int | str
+
+
+@dataclass
+class Leaf:
+    """One leaf of an argument; ``role`` is "input" (differentiated), "row" (goes with the rows) or "shared"."""
+
+    value: Any
+    role: str = "shared"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this is a tensor that could be differentiated."""
+        return isinstance(self.value, Tensor) and self.value.is_floating_point()
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether this is a floating tensor that requires a gradient."""
+        return self.is_float and self.value.requires_grad
+
+
+@dataclass
+class Argument:
+    """One positional or keyword argument: its position or None, its name or None, its leaves."""
+
+    position: int | None
+    name: str | None
+    leaves: list[Leaf]
+    rebuild: Rebuild
+
+    def matches(self, key: Key) -> bool:
+        """Whether ``key`` names this argument by position or by name."""
+        return key == (self.position if isinstance(key, int) else self.name)
+
+    def __str__(self) -> str:
+        return repr(self.name) if self.name is not None else f"argument {self.position}"
+
+    @property
+    def has_inputs(self) -> bool:
+        """Whether any leaf is differentiated."""
+        return any(leaf.role == "input" for leaf in self.leaves)
+
+
+def parameter_names(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names by which ``fn``'s positional arguments can be called; empty where Python does not know."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def read_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> list[Argument]:
+    """Take all arguments apart; ``names`` are those of the positional ones, as far as they are known."""
+    known = dict(enumerate(names))
+    positional = [_argument(i, known.get(i), value) for i, value in enumerate(args)]
+    return positional + [_argument(None, name, value) for name, value in kwargs.items()]
+
+
+def find_argument(key: Key, arguments: list[Argument], option: str) -> Argument:
+    """Return the argument that ``option`` names by position or name."""
+    for argument in arguments:
+        if argument.matches(key):
+            return argument
+    raise ValueError(f"{option} names {key!r}, but the call has {list_arguments(arguments)}")
+
+
+def list_arguments(arguments: list[Argument]) -> str:
+    """Name all arguments, for a message."""
+    return (
+        ", ".join(f"{a.position}: {a.name}" if a.position is not None else f"{a.name}=" for a in arguments)
+        or "no arguments"
+    )
+
+
+def _argument(position: int | None, name: str | None, value: Any) -> Argument:
+    leaves, rebuild = flatten(value)
+    return Argument(position, name, [Leaf(_lift(leaf)) for leaf in leaves], rebuild)
+
+
+def _lift(value: Any) -> Any:
+    """Half precision to float32: noise of size sigma would be lost in it, and NumPy has no bfloat16."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_meta:
+        raise ValueError(
+            "a black box cannot run on meta tensors, which hold no values; pass a tensor on a real device"
+        )
+    if value.is_complex() and value.requires_grad:
+        raise TypeError("ndgrad differentiates real inputs; got a complex tensor: pass torch.view_as_real(x)")
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
