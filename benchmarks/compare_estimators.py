@@ -71,9 +71,10 @@ def _record(each: Combination, effort: Effort, configuration: dict[str, Any]) ->
         raise RuntimeError(
             f"{each.estimator} used {accuracy.evaluations_used} of {each.evaluations} evaluations"
         )
-    steps = task.objective.steps or effort.optimisation_steps
     runs = min(effort.optimisation_seeds, task.objective.seeds or effort.optimisation_seeds)
-    start, end = optimise(task, lambda: each.variant.build(task, samples), seeds[:runs], steps)
+    start, end = optimise(
+        task, lambda: each.variant.build(task, samples), seeds[:runs], effort.optimisation_steps
+    )
     return Record(
         task=task.name,
         estimator=each.estimator,
@@ -85,7 +86,7 @@ def _record(each: Combination, effort: Effort, configuration: dict[str, Any]) ->
         higher_is_better=task.objective.higher_is_better,
         objective_start=start,
         objective_end=end,
-        optimisation_steps=steps,
+        optimisation_steps=effort.optimisation_steps,
         batch=task.batch,
         num_inputs=task.num_inputs,
         num_outputs=task.num_outputs,

@@ -23,7 +23,7 @@ class Config:
     evaluations: tuple[int, ...] = ()
     """Budgets: evaluations per row and backward, the value's own included. Default 17 41; with --quick 17."""
     seeds: int | None = None
-    """Independent estimates of every gradient, at least 2. Default 5; with --quick 3."""
+    """Independent estimates of every gradient, at least 2. Default 5; with --quick 2."""
     out: Path = Path("results/compare")
     """Folder for results.json, results.csv, skipped.json, the plots and report.html."""
     threads: int = 1
@@ -38,12 +38,12 @@ class Effort:
 
     evaluations: tuple[int, ...] = (17, 41)
     seeds: int = 5
-    approach_steps: int = 15  # calls that a learning estimator sees before the gradient is measured
-    optimisation_steps: int = 30
+    approach_steps: int = 12  # calls that a learning estimator sees before the gradient is measured
+    optimisation_steps: int = 25
     optimisation_seeds: int = 2
 
 
-QUICK = Effort(evaluations=(17,), seeds=3, approach_steps=10, optimisation_steps=10, optimisation_seeds=1)
+QUICK = Effort(evaluations=(17,), seeds=2, approach_steps=5, optimisation_steps=8, optimisation_seeds=1)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def left_ventricle_task() -> Task:
         sigma=1.0,
         loss=lambda indices: index_loss(indices, target),
         surrogate=MapScores,
-        objective=Objective(name="held-out Dice", higher_is_better=True, steps=30, seeds=1, train=_train),
+        objective=Objective(name="held-out Dice", higher_is_better=True, seeds=1, train=_train),
     )
 
 

@@ -27,8 +27,7 @@ class Objective:
     name: str = "loss"
     higher_is_better: bool = False
     learning_rate: float = 0.1  # of Adam
-    steps: int | None = None  # None: as many as the comparison's effort says ...
-    seeds: int | None = None  # ... and as many runs
+    seeds: int | None = None  # at most so many runs, where one is expensive
     train: Train | None = None
 
 
