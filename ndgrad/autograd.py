@@ -51,7 +51,8 @@ class _Attach(torch.autograd.Function):
         call.returns_tuple = not isinstance(outputs, Tensor)
         outputs = tuple(outputs) if call.returns_tuple else (outputs,)
         if call.eager:
-            call.pullback = call.linearize(detached, outputs)
+            # detached: a pullback that keeps the outputs must not keep the graph that it belongs to
+            call.pullback = call.linearize(detached, _detach(outputs))
         return outputs
 
     @staticmethod

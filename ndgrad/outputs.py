@@ -37,8 +37,11 @@ class Outputs:
         return self._map(lambda leaf: leaf.unsqueeze(0))
 
     def structure(self) -> Outputs:
-        """Keep shapes and containers only."""
-        return self._map(lambda leaf: leaf[:0])
+        """Keep shapes and containers only, in new tensors.
+
+        A view would lead from the outputs' graph back to the outputs, a cycle that is never collected.
+        """
+        return self._map(lambda leaf: leaf.new_empty((0, *leaf.shape[1:])))
 
     def check_same_shapes(self, other: Outputs) -> None:
         """Require the same number of outputs with the same row shapes in every call."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +121,51 @@ def test_the_first_gradient_may_be_taken_with_create_graph_and_detached() -> Non
     assert_close(g.detach(), 2 * x.detach())
     (g.detach() * x).sum().backward()
     assert_close(x.grad, 2 * x.detach())
+
+
+class Witness:
+    """An argument that lives exactly as long as the call does."""
+
+
+class KeepsItsOutputs(ndgrad.VJPEstimator):
+    """For ``y = x^2``: a pullback that holds on to everything it was given."""
+
+    def linearize(self, f: Any, inputs: Any, outputs: Any) -> Any:
+        return lambda v: (2 * v[0] * outputs[0] / inputs[0],)
+
+
+LIFETIMES: dict[str, Callable[[], ndgrad.Estimator]] = MAKERS | {
+    "fx": lambda: ndgrad.EvolutionStrategy(S, 0.3, antithetic=False, baseline="fx"),
+    "score-fx": lambda: ndgrad.ScoreFunction(num_samples=S, sigma=0.3, baseline="fx"),
+    "fd-forward": lambda: ndgrad.FiniteDifference("forward", eps=0.3),
+    "family": lambda: ndgrad.ScoreFunction(lambda p: torch.distributions.Normal(p, 0.3), num_samples=S),
+    "bypass-forward": lambda: ndgrad.DiffBypass(
+        sigma=0.3, num_samples=S, fit_steps=2, replay=1, forward="bypass"
+    ),
+    "custom": KeepsItsOutputs,
+}
+
+
+@pytest.mark.parametrize("name", LIFETIMES)
+@pytest.mark.parametrize("evaluate_in", ["backward", "forward"])
+@pytest.mark.parametrize("use", ["unused", "backward", "retain_graph", "create_graph"])
+def test_nothing_outlives_the_outputs(name: str, evaluate_in: str, use: str) -> None:
+    """Reference counts alone free it all: a cycle through the graph's C++ references would never be collected."""
+    box = ndgrad.wrap(
+        lambda x, witness: x.square(), estimator=LIFETIMES[name](), evaluate_in=evaluate_in, interface="torch"
+    )
+    x, witness = rows(), Witness()
+    alive = weakref.ref(witness)
+    gc.disable()
+    try:
+        y = box(x, witness)
+        if use != "unused":
+            options = {} if use == "backward" else {use: True}
+            torch.autograd.grad(y.sum(), x, **options)
+        del y, witness
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", MAKERS)
