@@ -68,7 +68,7 @@ def bare_gradient(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, S: int, s
     eps = torch.randn(S, *x.shape)  # (S, B, n)
     w = (f((x + sigma * eps).flatten(0, 1)).unflatten(0, (S, len(x))) * v).sum(-1)  # (S, B)
     w = (w - w.mean(0)) * (S / (S - 1))
-    return torch.einsum("sb,sbn->bn", w, eps) / (sigma * S)
+    return (w.unsqueeze(-1) * eps).sum(0) / (sigma * S)
 
 
 def _calls(weight: Tensor, x: Tensor, v: Tensor, config: Config) -> dict[str, Callable[[], Tensor]]:

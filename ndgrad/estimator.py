@@ -118,7 +118,8 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 
 def _join(tensors: Rows, dtype: torch.dtype) -> Tensor:
     """Lay the rows of several tensors (R, ...) side by side, (R, n)."""
-    return torch.cat([t.to(dtype).reshape(t.shape[0], t.shape[1:].numel()) for t in tensors], dim=1)
+    parts = [t.to(dtype).reshape(t.shape[0], t.shape[1:].numel()) for t in tensors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _split(flat: Tensor, like: Rows) -> Rows:

@@ -89,7 +89,7 @@ FOURTH_MOMENT: dict[str, Callable[[int], float]] = {
 """``E[eps_i^4]`` in n dimensions: the gradient of the smoothed ``x^3`` is ``3 x^2 + sigma^2 E[eps_i^4]``."""
 
 
-def leave_one_out(z: Tensor) -> Tensor:
-    """Mean over the *other* samples, (S, B, m) -> (S, B, m): a baseline that leaves the estimate unbiased."""
-    S = z.shape[0]
-    return (z.sum(0, keepdim=True) - z) / (S - 1)
+def leave_one_out(w: Tensor) -> Tensor:
+    """Mean over the *other* samples, (S, B) -> (S, B): a baseline that leaves the estimate unbiased."""
+    S = w.shape[0]
+    return (w.sum(0) - w) / (S - 1)

@@ -87,18 +87,20 @@ class EvolutionStrategy(FlatEstimator):
         response = self._response(f, x, y, eps)  # (S, B, m)
 
         def pullback(v: Tensor) -> Tensor:
-            weights = torch.einsum("sbm,bm->sb", response, v)
-            return torch.einsum("sb,sbn->bn", weights, eps) / (self.num_samples * self.sigma)
+            w = (response * v).sum(-1)  # (S, B)
+            if self.baseline == "loo":
+                w = w - leave_one_out(w)
+            # not einsum, whose B products of (1, S) and (S, n) take ten times as long for small ones
+            return (w.unsqueeze(-1) * eps).sum(0) / (self.num_samples * self.sigma)  # (B, n)
 
         return pullback
 
     def _response(self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
         if self.antithetic:
-            upper, lower = f(torch.cat([x + self.sigma * eps, x - self.sigma * eps])).chunk(2)
+            step = self.sigma * eps
+            upper, lower = f(torch.cat([x + step, x - step])).chunk(2)
             return (upper - lower) / 2
-        z = f(x + self.sigma * eps)
-        if self.baseline == "loo":
-            return z - leave_one_out(z)
+        z = f(torch.add(x, eps, alpha=self.sigma))
         return z - y if self.baseline == "fx" else z
 
     def extra_repr(self) -> str:

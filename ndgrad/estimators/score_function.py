@@ -170,9 +170,7 @@ class ScoreFunction(Estimator):
     def _weights(self, values: Rows, inputs: Rows, at_mean: Callable[[], Rows]) -> Callable[[Rows], Tensor]:
         """Return the map from cotangents to ``<v, f(z_s) - b_s> / S``, (S, B)."""
         centred = values
-        if self.baseline == "loo":
-            centred = tuple(y - leave_one_out(y) for y in values)
-        elif self.baseline == "fx":
+        if self.baseline == "fx":
             centred = tuple(y - b for y, b in zip(values, at_mean(), strict=True))
         elif callable(self.baseline):
             with torch.no_grad():
@@ -181,7 +179,8 @@ class ScoreFunction(Estimator):
 
         def weights(cotangents: Rows) -> Tensor:
             products = [_sum_to_rows(y * v) for y, v in zip(centred, cotangents, strict=True)]
-            return torch.stack(products).sum(0) / self.num_samples
+            w = torch.stack(products).sum(0)  # (S, B)
+            return (w - leave_one_out(w) if self.baseline == "loo" else w) / self.num_samples
 
         return weights
 
