@@ -3,7 +3,8 @@
     python -m benchmarks.overhead
 
 One call is the value, the noise, the probes and the gradient, for Gaussian directions without pairs and for
-orthogonal ones.
+orthogonal ones. Warm means the allocator, too: a process that never freed a larger block hands the top of its
+heap back to the kernel and faults it in again, call after call, which takes as long as the computation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.measure import gradient
 from benchmarks.provenance import provenance, write_json
 
 _LIMITS = {"gaussian": 1.5, "orthogonal": 3.0}  # times the bare formula
+_WARM_BYTES = 24 * 2**20  # of one block, freed: below the 32 MiB up to which glibc adapts to what it has seen
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _calls(weight: Tensor, x: Tensor, v: Tensor, config: Config) -> dict[str, Ca
 def _interleaved(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, float]:
     """Median seconds of each call; they take turns, so that a busy moment of the machine meets them all."""
     times: dict[str, list[float]] = {name: [] for name in calls}
+    torch.ones(_WARM_BYTES, dtype=torch.uint8)
     for turn in range(-(repeats // 10), repeats):
         for name, call in calls.items():
             begin = time.perf_counter()
