@@ -98,10 +98,11 @@ def _to_tensor(leaf: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
         )
     if isinstance(leaf, Tensor):
         target = leaf.dtype if leaf.is_floating_point() else dtype
+        _require_real(not leaf.is_complex(), leaf, leaf.dtype)
         # copied: the function may hand out the same buffer on every call
-        return _check_real(leaf, leaf.is_complex()).detach().to(device, target, copy=True)
+        return leaf.detach().to(device, target, copy=True)
     array = _to_array(leaf)
-    _check_real(leaf, array.dtype.kind not in "fiub")
+    _require_real(array.dtype.kind in "fiub", leaf, array.dtype)
     with np.errstate(over="ignore"):  # becomes infinite, which is refused with its row
         # a copy: torch cannot read negative strides, long doubles or swapped bytes
         native = np.array(array, np.float64 if dtype == torch.float64 else np.float32, order="C")
@@ -118,11 +119,11 @@ def _to_array(leaf: Any) -> np.ndarray[Any, Any]:
         ) from error
 
 
-def _check_real(leaf: Any, refused: bool) -> Any:
-    if refused:
-        kind = getattr(leaf, "dtype", type(leaf).__name__)
+def _require_real(is_real: bool, leaf: Any, dtype: Any) -> None:
+    if not is_real:
+        named = f"{type(leaf).__name__} of {dtype}" if hasattr(leaf, "dtype") else type(leaf).__name__
+        remedy = "its real part" if "complex" in str(dtype) else "a float"
         raise OutputTypeError(
             "the wrapped function must return real numbers (tensors, arrays, numbers, or containers of them), but "
-            f"returned {type(leaf).__name__} of type {kind}; return its real part, or a float"
+            f"returned {named}; return {remedy}"
         )
-    return leaf

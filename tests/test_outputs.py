@@ -118,11 +118,11 @@ def test_nothing_returned() -> None:
 @pytest.mark.parametrize(
     ("fn", "named"),
     [
-        (lambda x: x * 1j, r"returned Tensor of type torch.complex128; return its real part"),
-        (lambda x: np.asarray(x) * 1j, r"returned ndarray of type complex128"),
-        (lambda x: "done", r"returned str of type str"),
-        (lambda x: [1.0 + 2j] * 3, r"returned list of type list"),
-        (lambda x: object(), r"returned object of type object"),
+        (lambda x: x * 1j, r"returned Tensor of torch.complex128; return its real part"),
+        (lambda x: np.asarray(x) * 1j, r"returned ndarray of complex128; return its real part"),
+        (lambda x: "done", r"returned str; return a float"),
+        (lambda x: [1.0 + 2j] * 3, r"returned list; return its real part"),
+        (lambda x: object(), r"returned object; return a float"),
     ],
 )
 def test_what_is_no_real_number(fn: Callable[..., Any], named: str) -> None:
