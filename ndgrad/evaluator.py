@@ -117,7 +117,7 @@ class BoundFunction:
             return leaves[0] if len(leaves) == 1 else leaves
         if len(leaves) != len(self._first.leaves):
             raise OutputError(
-                f"the surrogate must return one tensor for each of the {len(self._first.leaves)} outputs of the "
+                f"the estimator must return one tensor for each of the {len(self._first.leaves)} outputs of the "
                 f"wrapped function, but returned {len(leaves)}"
             )
         return self._first.rebuild(leaves)

@@ -295,3 +295,14 @@ def test_one_of() -> None:
     assert one_of("mode", None, iter(("a", None))) is None
     with pytest.raises(ValueError, match="mode must be one of 'a', None, got 'b'"):
         one_of("mode", "b", ("a", None))
+
+
+def test_an_estimator_that_returns_other_outputs_than_the_function() -> None:
+    class Doubling(ndgrad.Estimator):
+        def forward(self, f: Any, *inputs: Tensor, evaluate_in: str = "backward") -> Any:
+            y = f(*inputs)
+            return (*y, *y)
+
+    box = ndgrad.wrap(lambda x: x, estimator=Doubling())
+    with pytest.raises(ndgrad.OutputError, match=r"one tensor for each of the 1 outputs .*but returned 2"):
+        box(torch.ones(2, 3, requires_grad=True))
