@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
+from applications.lv_dp.errors import UsageError
 from applications.lv_dp.star_pattern import Interpolation, StarPattern
-from applications.lv_dp.unet import Norm
+from applications.lv_dp.unet import Borders, Norm, Upsampling
 
-MethodName = Literal["unet", "edpcnn"]
-EstimatorName = Literal["diff_bypass", "evolution_strategy", "score_function"]
-ProfileName = Literal["smoke", "cpu"]
+MethodName = Literal["unet", "ray_ce", "soft_dp", "edpcnn"]
+EstimatorName = Literal["diff_bypass", "evolution_strategy", "score_function", "finite_difference"]
+ProfileName = Literal["smoke", "cpu", "thesis", "paper"]
+Regime = Literal["published", "tuned"]
 GradientForm = Literal["vjp", "composed"]
+CropAt = Literal["center", "image"]
+Placement = Literal["normal", "uniform", "fixed"]
+Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything numeric that all methods of one profile share; lengths in pixels, angles in radians."""
 
-    # data: a square crop around the given centre, the same for every method
+    # data: a square crop, the same for every method
     crop: int = 128
+    crop_at: CropAt = "center"  # around the given centre, or around the middle of the image
+    augment: bool = False  # turn, flip, scale, shift, and change intensities at random
     # star pattern and dynamic program
     num_rays: int = 32
     num_radii: int = 48
@@ -34,13 +43,19 @@ class Settings:
     levels: int = 4
     base_channels: int = 16
     norm: Norm = "batch"
+    borders: Borders = "padded"  # convolutions of the U-Net; "unpadded" pads once, in front; "low" not at all
+    upsampling: Upsampling = "bilinear"
     bypass_levels: int = 4
     bypass_channels: int = 8
     # training
     iterations: int = 200
     batch_size: int = 10
     learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
+    warmup: int = 0  # iterations over which the learning rate rises to its value
+    placement: Placement = "normal"  # of the star: truncated normal, uniform in the mask, or the given centre
     rotation: float = 0.5  # stars are turned by a uniform angle in +- this
+    temperature: float = 1.0  # of the smoothed dynamic program, in units of the unary cost
     # estimators
     sigma: float = 1.0  # deviation of the probes of the warped map, in logits
     bypass_samples: int = 6
@@ -56,6 +71,25 @@ class Settings:
         """The star pattern."""
         return StarPattern(self.num_rays, self.num_radii, self.r_0, self.step)
 
+
+_AS_IN_THE_THESIS = Settings(
+    crop=212,
+    crop_at="image",
+    num_rays=25,
+    num_radii=65,
+    delta=1,
+    smoothing=7,
+    interpolation="nearest",
+    levels=5,
+    base_channels=64,
+    borders="unpadded",
+    iterations=20_000,
+    learning_rate=1e-4,
+    bypass_samples=10,
+    fit_steps=10,
+    checkpoint_every=500,
+    evaluate_every=50,
+)
 
 PROFILES: dict[ProfileName, Settings] = {
     "smoke": Settings(
@@ -79,7 +113,31 @@ PROFILES: dict[ProfileName, Settings] = {
         evaluate_every=4,
     ),
     "cpu": Settings(),
+    "thesis": _AS_IN_THE_THESIS,
+    # the later publication, arXiv 1812.00328 (MIDL 2020)
+    "paper": dataclasses.replace(
+        _AS_IN_THE_THESIS,
+        num_rays=50,
+        delta=2,
+        smoothing=5,
+        upsampling="transposed",
+        learning_rate=1e-3,
+        warmup=50,
+        placement="uniform",
+        rotation=math.pi,
+    ),
 }
+
+TUNED: dict[str, dict[str, Any]] = {
+    "unet": {"iterations": 1000},
+    "ray_ce": {"iterations": 900},
+    "soft_dp": {"iterations": 500},
+    "diff_bypass": {"iterations": 450},
+    "evolution_strategy": {"iterations": 800},
+    "score_function": {"iterations": 800},
+    "finite_difference": {"iterations": 200},
+}
+"""What the tuned regime changes for each way to train, in any profile, beside augmentation."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +146,23 @@ class TrainConfig:
 
     Attributes:
         out: run folder; a run that was stopped there goes on from its last checkpoint.
-        method: unet (pixel loss) or edpcnn (through the dynamic program).
+        method: unet (pixel loss), ray_ce (each ray by itself), soft_dp (through the dynamic program, smoothed) or
+            edpcnn (through the dynamic program).
         estimator: gradient of the dynamic program; only edpcnn uses it.
         data: ``phantom`` or ``png:DIR`` with DIR/images/NAME.png and DIR/masks/NAME.png.
         num_train: training slices, the first of the shuffled training patients' slices.
-        profile: settings: smoke (seconds) or cpu (minutes on two cores).
+        profile: settings: smoke (seconds), cpu (minutes on two cores), thesis or paper (hours on a GPU).
+        regime: published (as in the thesis: no image augmentation, one length for all) or tuned (augmentation, and
+            each method with the length and learning rate chosen for it).
         seed: weights, batches, jitter, probes, and the shuffle of the training slices.
         split_seed: which patients are held out.
         held_out: fraction of the patients that training never sees.
-        gradient_form: for evolution_strategy and score_function: vjp multiplies the estimated Jacobian of the
+        inner_seed: choose settings on other patients: those of the split above are put aside, and this seed draws the
+            held-out fraction from the rest.
+        gradient_form: for the estimators but diff_bypass: vjp multiplies the estimated Jacobian of the
             indices with the loss's gradient; composed estimates the gradient of the loss as one function.
         iterations: instead of the profile's number.
+        change: other settings than the profile's, NAME=VALUE for fields of Settings.
         threads: of torch; one repeats on any machine and suffers no neighbours, two are faster when idle.
     """
 
@@ -108,25 +172,74 @@ class TrainConfig:
     data: str = "phantom"
     num_train: int = 10
     profile: ProfileName = "cpu"
+    regime: Regime = "published"
     seed: int = 0
     split_seed: int = 0
     held_out: float = 1 / 3
+    inner_seed: int | None = None
     gradient_form: GradientForm = "vjp"
     iterations: int | None = None
+    change: tuple[str, ...] = ()
     threads: int = 1
 
     @property
+    def trained_as(self) -> str:
+        """Name of the way to train: the method, or for edpcnn the estimator."""
+        return self.estimator if self.method == "edpcnn" else self.method
+
+    @property
     def settings(self) -> Settings:
-        """The profile's settings with this configuration's changes."""
+        """The profile's settings with this configuration's changes.
+
+        Raises:
+            UsageError: a change names no setting, or its value has another type.
+        """
         settings = PROFILES[self.profile]
+        if self.regime == "tuned":
+            settings = dataclasses.replace(settings, augment=True, **TUNED[self.trained_as])
+        settings = dataclasses.replace(settings, **dict(map(read_change, self.change)))
         return (
             settings if self.iterations is None else dataclasses.replace(settings, iterations=self.iterations)
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, the settings included."""
-        plain = dataclasses.asdict(self) | {"out": str(self.out)}
+        plain = dataclasses.asdict(self) | {"out": str(self.out), "change": list(self.change)}
         return plain | {"settings": dataclasses.asdict(self.settings)}
+
+
+def read_change(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE as a field of `Settings` with a value of its type.
+
+    Raises:
+        UsageError: there is no such field, or the value is not of its type.
+
+    Example:
+        >>> read_change("sigma=0.5"), read_change("delta=3"), read_change("augment=true")
+        (('sigma', 0.5), ('delta', 3), ('augment', True))
+    """
+    name, equals, value = text.partition("=")
+    kinds = get_type_hints(Settings)
+    if not equals or name not in kinds:
+        raise UsageError(f"--change takes NAME=VALUE with NAME one of {', '.join(kinds)}; got {text!r}")
+    if choices := get_args(kinds[name]):
+        readers = {choice: choice for choice in choices}
+    elif kinds[name] is bool:
+        readers = {"true": True, "false": False}
+    else:
+        return name, _read_number(name, value, kinds[name])
+    if value not in readers:
+        raise UsageError(f"--change {name}: must be one of {', '.join(readers)}, got {value!r}")
+    return name, readers[value]
+
+
+def _read_number(name: str, value: str, kind: Callable[[str], float]) -> float:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise UsageError(
+            f"--change {name}: must be a number of type {kind.__name__}, got {value!r}"
+        ) from error
 
 
 @dataclass(frozen=True)

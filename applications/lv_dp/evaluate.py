@@ -34,7 +34,8 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     if config.subset == "held_out":
         data = _held_out(data, run)
     centers = load_centers(config.centers, data) if config.centers else None
-    batch = prepare(data.slices, run.model.settings.crop, centers)
+    settings = run.model.settings
+    batch = prepare(data.slices, settings.crop, centers, settings.crop_at)
     images = score_images(run.model, data, batch, predictions(run))
     results = {
         **provenance(),

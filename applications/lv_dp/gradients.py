@@ -50,9 +50,7 @@ def build_gradient(
     """
     if name == "diff_bypass":
         if form != "vjp":
-            raise UsageError(
-                "--gradient-form composed needs --estimator evolution_strategy or score_function"
-            )
+            raise UsageError(f"--gradient-form composed needs --estimator {' or '.join(DIRECT)}")
         return Gradient(ndgrad.wrap(_indices(settings), estimator=_bypass(settings, generator)), _logit_loss)
     estimator = DIRECT[name](settings, generator)
     if form == "vjp":
@@ -110,7 +108,12 @@ def _score(settings: Settings, generator: torch.Generator) -> ndgrad.Estimator:
     )
 
 
+def _differences(settings: Settings, generator: torch.Generator) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(eps=settings.sigma)  # a step as wide as the others' probes
+
+
 DIRECT: dict[str, Callable[[Settings, torch.Generator], ndgrad.Estimator]] = {
     "evolution_strategy": _evolution,
     "score_function": _score,
+    "finite_difference": _differences,
 }

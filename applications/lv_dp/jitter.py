@@ -1,11 +1,15 @@
-"""Random placement of the star in training (thesis, section 5.4)."""
+"""Random placement of the star in training (thesis, section 5.4; the later publication draws uniformly)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from applications.lv_dp.star_pattern import StarPattern, true_radii
+
+Place = Callable[[StarPattern, Tensor, Tensor, torch.Generator], Tensor]
 
 CANDIDATES = 32  # draws per slice; all of them fail with probability 0.61^32
 
@@ -25,6 +29,29 @@ def jitter_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator:
     first = valid.int().argmax(dim=1)
     chosen = points[torch.arange(B), first]
     return torch.where(valid.any(dim=1, keepdim=True), chosen, centers)
+
+
+def uniform_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw centres (B, 2) uniformly from the pixels of masks (B, H, W), each somewhere within its pixel."""
+    B, H, W = masks.shape
+    weights = masks.reshape(B, H * W).float()
+    weights += ~masks.reshape(B, -1).any(1, keepdim=True)  # an empty mask has no say; its centre stays
+    pixel = torch.multinomial(weights, 1, generator=generator)[:, 0]  # (B,)
+    within = torch.rand(B, 2, generator=generator) - 0.5
+    points = torch.stack([pixel % W, pixel // W], dim=1) + within
+    return torch.where(masks.reshape(B, -1).any(1, keepdim=True), points, centers)
+
+
+def fixed_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator: torch.Generator) -> Tensor:
+    """Keep the given centres."""
+    return centers
+
+
+PLACEMENTS: dict[str, Place] = {
+    "normal": jitter_centers,
+    "uniform": uniform_centers,
+    "fixed": fixed_centers,
+}
 
 
 def draw_rotation(B: int, limit: float, generator: torch.Generator) -> Tensor:

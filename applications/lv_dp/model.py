@@ -13,8 +13,9 @@ import ndgrad
 from applications.lv_dp.config import MethodName, Settings, TrainConfig
 from applications.lv_dp.data.preprocess import Batch
 from applications.lv_dp.gradients import Gradient, build_gradient, contour
-from applications.lv_dp.jitter import draw_rotation, jitter_centers
-from applications.lv_dp.star_pattern import rasterise, true_radii, warp
+from applications.lv_dp.jitter import PLACEMENTS, draw_rotation
+from applications.lv_dp.soft_contour import log_marginals
+from applications.lv_dp.star_pattern import directional_derivative, rasterise, true_radii, warp
 from applications.lv_dp.unet import UNet
 
 
@@ -27,7 +28,9 @@ class Segmenter(nn.Module):
     def __init__(self, settings: Settings, gradient: Gradient | None = None) -> None:
         super().__init__()
         self.settings = settings
-        self.unet = UNet(settings.levels, settings.base_channels, settings.norm)
+        self.unet = UNet(
+            settings.levels, settings.base_channels, settings.norm, settings.borders, settings.upsampling
+        )
         self.gradient = gradient
         if gradient is not None:
             self.box = gradient.box
@@ -56,15 +59,35 @@ def pixel_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Te
     return F.binary_cross_entropy_with_logits(model.unet(batch.images), batch.masks.float())
 
 
-def contour_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Loss of the contour through the dynamic program, the star placed at random."""
-    assert model.gradient is not None
+def place_star(model: Segmenter, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the warped maps (B, N, M+1) on stars placed at random, and the true indices (B, N) there."""
     star = model.settings.star
-    centers = jitter_centers(star, batch.masks, batch.centers, generator)
+    centers = PLACEMENTS[model.settings.placement](star, batch.masks, batch.centers, generator)
     rotation = draw_rotation(len(batch), model.settings.rotation, generator)
     target = star.index(true_radii(star, batch.masks, centers, rotation))  # (B, N)
-    warped = model.warped(batch.images, centers, rotation)  # (B, N, M+1)
+    return model.warped(batch.images, centers, rotation), target
+
+
+def contour_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Loss of the contour through the dynamic program."""
+    assert model.gradient is not None
+    warped, target = place_star(model, batch, generator)
     return model.gradient.loss(model.box, warped, target)
+
+
+def ray_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of every ray by itself: the drops of the warped map are logits of its index."""
+    warped, target = place_star(model, batch, generator)
+    logits = -directional_derivative(warped).transpose(1, 2)  # (B, M, N)
+    return F.cross_entropy(logits, target.round().long())
+
+
+def soft_contour_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of the true indices under the smoothed dynamic program."""
+    warped, target = place_star(model, batch, generator)
+    unary = directional_derivative(warped)  # (B, N, M)
+    log_p = log_marginals(unary, model.settings.delta, model.settings.temperature)
+    return F.nll_loss(log_p.transpose(1, 2), target.round().long())
 
 
 def pixel_masks(model: Segmenter, batch: Batch) -> Tensor:
@@ -80,6 +103,14 @@ def contour_masks(model: Segmenter, batch: Batch) -> Tensor:
         contour(model.settings, model.warped(batch.images, batch.centers, rotation))
     )
     return rasterise(model.settings.star, radii, batch.centers, rotation, _size(batch))
+
+
+def ceiling_masks(model: Segmenter, batch: Batch) -> Tensor:
+    """Return masks (B, H, W) inside the star polygon through the true border: what no contour can exceed."""
+    rotation = torch.zeros(len(batch))
+    star = model.settings.star
+    radii = star.radius(star.index(true_radii(star, batch.masks, batch.centers, rotation)))
+    return rasterise(star, radii, batch.centers, rotation, _size(batch))
 
 
 def circle_masks(radius: float, model: Segmenter, batch: Batch) -> Tensor:
@@ -114,6 +145,8 @@ class Method:
 
 METHODS: dict[MethodName, Method] = {
     "unet": Method(pixel_loss, {"unet": pixel_masks, "unet_dp": contour_masks}),
+    "ray_ce": Method(ray_loss, {"ray_ce": contour_masks}),
+    "soft_dp": Method(soft_contour_loss, {"soft_dp": contour_masks}),
     "edpcnn": Method(contour_loss, {"edpcnn": contour_masks}),
 }
 
@@ -123,7 +156,7 @@ def build(config: TrainConfig, generator: torch.Generator) -> Segmenter:
     settings = config.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.method == "unet":
+        if config.method != "edpcnn":
             return Segmenter(settings)
         gradient = build_gradient(config.estimator, config.gradient_form, settings, generator)
         return Segmenter(settings, gradient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from applications.lv_dp import checkpoint
-from applications.lv_dp.config import TrainConfig
+from applications.lv_dp.augment import augment
+from applications.lv_dp.config import Settings, TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.data.preprocess import Batch, prepare
 from applications.lv_dp.data.sources import load
@@ -90,19 +92,28 @@ def start(config: TrainConfig) -> Training:
     """Load the data, build the model, and restore the last checkpoint if there is one."""
     _check(config)
     data = load(config.data)
-    held_out = data.of_patients(held_out_patients(data, config.held_out, config.split_seed))
+    data, held_out = split(data, config)
     subset = training_subset(data, held_out.patients, config.num_train, config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     model = build(config, generator)
     names = {"held_out_patients": held_out.patients, "training_slices": [item.name for item in subset.slices]}
     write_config(config.out, config.to_json() | names)
-    crop, rate = config.settings.crop, config.settings.learning_rate
-    optimizer = torch.optim.Adam(model.unet.parameters(), lr=rate)
-    batch, held_out_batch = prepare(subset.slices, crop), prepare(held_out.slices, crop)
+    optimizer = torch.optim.Adam(model.unet.parameters(), lr=config.settings.learning_rate)
+    crop, at = config.settings.crop, config.settings.crop_at
+    batch, held_out_batch = (prepare(part.slices, crop, at=at) for part in (subset, held_out))
     training = Training(config, model.train(), optimizer, generator, batch, held_out, held_out_batch)
     if checkpoint_path(config.out).is_file():
         training.restore(checkpoint.load(checkpoint_path(config.out)))
     return training
+
+
+def split(data: SliceSet, config: TrainConfig) -> tuple[SliceSet, SliceSet]:
+    """Return the data that a training may know of, and the held-out part of it."""
+    held_out = held_out_patients(data, config.held_out, config.split_seed)
+    if config.inner_seed is not None:
+        data = data.of_patients(set(data.patients) - set(held_out))
+        held_out = held_out_patients(data, config.held_out, config.inner_seed)
+    return data, data.of_patients(held_out)
 
 
 def _check(config: TrainConfig) -> None:
@@ -117,12 +128,25 @@ def step(training: Training, iteration: int) -> Row:
     began, evaluated = time.perf_counter(), training.model.num_evaluations
     config = training.config
     rows = torch.randperm(len(training.batch), generator=training.generator)[: config.settings.batch_size]
-    loss = METHODS[config.method].loss(training.model, training.batch.select(rows), training.generator)
+    batch = training.batch.select(rows)
+    if config.settings.augment:
+        batch = augment(batch, training.generator)
+    loss = METHODS[config.method].loss(training.model, batch, training.generator)
+    set_learning_rate(training.optimizer, config.settings, iteration)
     training.optimizer.zero_grad()
     loss.backward()
     training.optimizer.step()
     seconds, evaluations = time.perf_counter() - began, training.model.num_evaluations - evaluated
     return Row(iteration, float(loss.detach()), seconds, evaluations, training.model.gradient_error)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Settings, iteration: int) -> None:
+    """Set the rate of an iteration, counted from 1: a linear rise, then constant or half a cosine to zero."""
+    factor = min(1.0, iteration / settings.warmup) if settings.warmup else 1.0
+    if settings.schedule == "cosine":
+        factor *= (1 + math.cos(math.pi * (iteration - 1) / settings.iterations)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * factor
 
 
 def _own_name(config: TrainConfig) -> str:

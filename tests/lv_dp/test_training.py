@@ -16,9 +16,12 @@ from applications.lv_dp.runs import checkpoint_path, open_run
 
 JOBS: list[tuple[MethodName, EstimatorName]] = [
     ("unet", "diff_bypass"),
+    ("ray_ce", "diff_bypass"),
+    ("soft_dp", "diff_bypass"),
     ("edpcnn", "diff_bypass"),
     ("edpcnn", "evolution_strategy"),
     ("edpcnn", "score_function"),
+    ("edpcnn", "finite_difference"),
 ]
 
 
@@ -44,9 +47,9 @@ def test_a_smoke_training_leaves_a_run_folder(
     rows = metrics(out)
     assert [int(row["iteration"]) for row in rows] == list(range(1, 9))
     assert [row["iteration"] for row in rows if row["held_out_dice"]] == ["4", "8"]
-    name = "unet" if method == "unet" else "edpcnn"
+    name = method
     assert float(rows[-1]["held_out_dice"]) == results["held_out"][name]["dice_whole"]
-    assert (results["evaluations"] == 0) == (method == "unet")
+    assert (results["evaluations"] == 0) == (method != "edpcnn")
     assert bool(rows[0]["gradient_error"]) == ((method, estimator) == ("edpcnn", "diff_bypass"))
     config = json.loads((out / "config.json").read_text())
     assert not {name.split("-IM-")[0] for name in config["training_slices"]} & set(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,25 +37,33 @@ class Batch:
         return Batch(self.images[rows], self.masks[rows], self.centers[rows], self.corners[rows])
 
 
-def prepare(slices: Sequence[Slice], size: int, centers: Sequence[Tensor] | None = None) -> Batch:
+def prepare(
+    slices: Sequence[Slice],
+    size: int,
+    centers: Sequence[Tensor] | None = None,
+    at: Literal["center", "image"] = "center",
+) -> Batch:
     """Cut and scale slices; ``centers`` (x, y) in pixels default to the masks' centres of mass.
+
+    The square is cut around the given centre, or with ``at="image"`` around the middle of the image.
 
     Raises:
         DataError: a centre lies outside its image.
     """
     given = [centroid(item.mask) for item in slices] if centers is None else list(centers)
-    crops = [_crop(item, center, size) for item, center in zip(slices, given, strict=True)]
+    crops = [_crop(item, center, size, at) for item, center in zip(slices, given, strict=True)]
     images, masks, local, corners = (torch.stack(parts) for parts in zip(*crops, strict=True))
     return Batch(images, masks, local, corners)
 
 
-def _crop(item: Slice, center: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _crop(item: Slice, center: Tensor, size: int, at: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     H, W = item.image.shape
     x, y = center.tolist()
     if not (-0.5 <= x <= W - 0.5 and -0.5 <= y <= H - 0.5):
         where = item.path or item.name
         raise DataError(f"{where}: the centre ({x:g}, {y:g}) lies outside the image ({W} x {H} pixels)")
-    corner = center.round().long() - size // 2  # (x, y)
+    middle = center if at == "center" else torch.tensor([W / 2, H / 2])
+    corner = middle.round().long() - size // 2  # (x, y)
     image = crop(item.image, corner, size, mode="replicate")
     mask = crop(item.mask.float(), corner, size, mode="constant") > 0.5
     return scale_intensities(image), mask, center - corner, corner

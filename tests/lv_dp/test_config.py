@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from applications.lv_dp.config import PROFILES, TUNED, TrainConfig, read_change
+from applications.lv_dp.data import SliceSet
+from applications.lv_dp.errors import UsageError
+from applications.lv_dp.train import set_learning_rate, split
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig(out=Path("unused"), **changes)  # type: ignore[arg-type]
+
+
+def test_the_last_word_is_the_command_lines() -> None:
+    settings = config(profile="smoke", regime="tuned", change=("sigma=0.5", "iterations=7")).settings
+    assert (settings.sigma, settings.iterations, settings.augment) == (0.5, 7, True)
+    assert config(profile="smoke", change=("iterations=7",), iterations=5).settings.iterations == 5
+    assert config(profile="smoke").settings == PROFILES["smoke"]
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_tuned_settings_differ_by_method(name: str) -> None:
+    if name in ("unet", "ray_ce", "soft_dp"):
+        tuned = config(method=name, regime="tuned")
+    else:
+        tuned = config(estimator=name, regime="tuned")
+    assert tuned.trained_as == name
+    assert {key: getattr(tuned.settings, key) for key in TUNED[name]} == TUNED[name]
+    assert tuned.settings.crop == PROFILES["cpu"].crop
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sigma", r"NAME=VALUE with NAME one of crop, .*got 'sigma'"),
+        ("sgima=1", r"one of crop, .*; got 'sgima=1'"),
+        ("delta=two", r"--change delta: must be a number of type int, got 'two'"),
+        ("borders=none", r"--change borders: must be one of padded, unpadded, low, got 'none'"),
+        ("augment=1", r"--change augment: must be one of true, false, got '1'"),
+    ],
+)
+def test_a_change_that_is_none(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_change(text)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=1.0)
+
+    def rates(*change: str) -> list[float]:
+        settings = config(profile="smoke", change=("learning_rate=0.01", *change), iterations=100).settings
+        found = []
+        for iteration in (1, 5, 51, 100):
+            set_learning_rate(optimizer, settings, iteration)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    assert rates() == [0.01] * 4
+    assert rates("warmup=10") == pytest.approx([0.001, 0.005, 0.01, 0.01])
+    assert rates("schedule=cosine") == pytest.approx([0.01, 0.00996057, 0.005, 2.467e-6], rel=1e-3)
+
+
+def test_inner_splits_put_the_outer_patients_aside(phantom: SliceSet) -> None:
+    whole, outer = split(phantom, config(held_out=0.3))
+    known, inner = split(phantom, config(held_out=0.3, inner_seed=1))
+    assert whole is phantom
+    assert set(known.patients) == set(phantom.patients) - set(outer.patients)
+    assert inner.patients
+    assert set(inner.patients) < set(known.patients)
