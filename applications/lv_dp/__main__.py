@@ -1,8 +1,10 @@
-"""Command line: ``python -m applications.lv_dp train|evaluate``; ``--help`` after either lists options."""
+"""Command line: ``python -m applications.lv_dp train|evaluate|search``; ``--help`` after either lists options."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import torch
@@ -11,14 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from applications.lv_dp import evaluate, train
+from applications.lv_dp import evaluate, search, train
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.runs import Row
+from applications.lv_dp.search import SearchConfig
 
 Command = (
     Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+    | Annotated[SearchConfig, tyro.conf.subcommand("search")]
 )
 CONSOLE = Console()
 
@@ -30,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         set_threads(config.threads)
         if isinstance(config, TrainConfig):
             _train(config)
+        elif isinstance(config, SearchConfig):
+            _search(config)
         else:
             _evaluate(config)
     except (UsageError, OSError) as error:
@@ -46,8 +52,19 @@ def set_threads(count: int) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    if config.method == "unet":
-        CONSOLE.print("method unet has no dynamic program in training: --estimator is ignored")
+    if config.method != "edpcnn":
+        CONSOLE.print(f"method {config.method} has no black box in training: --estimator is ignored")
+    with _progress() as report:
+        results = train.main(config, report)
+    _print_scores(results["held_out"], f"{results['held_out_count']} slices of held-out patients")
+    CONSOLE.print(
+        f"{results['seconds']:.0f} s in {config.settings.iterations} iterations; run in {config.out}"
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[train.Report]:
+    """Show a bar, and a line for every score on held-out patients."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=CONSOLE) as progress:
         task = progress.add_task("starting", total=None)
@@ -59,11 +76,19 @@ def _train(config: TrainConfig) -> None:
             if row.held_out_dice is not None:
                 progress.console.print(f"iteration {row.iteration}: held-out Dice {row.held_out_dice:.4f}")
 
-        results = train.main(config, report)
-    _print_scores(results["held_out"], f"{results['held_out_count']} slices of held-out patients")
-    CONSOLE.print(
-        f"{results['seconds']:.0f} s in {config.settings.iterations} iterations; run in {config.out}"
+        yield report
+
+
+def _search(config: SearchConfig) -> None:
+    with _progress() as report:
+        results = search.main(config, report)
+    table = Table(
+        "settings", "Dice, whole image", "training, s", title="on patients held out within the training"
     )
+    for candidate in results["candidates"]:
+        name = ", ".join(candidate["change"])
+        table.add_row(name, f"{candidate['dice_whole']:.4f}", f"{candidate['seconds']:.0f}")
+    CONSOLE.print(table)
 
 
 def _evaluate(config: EvaluateConfig) -> None:

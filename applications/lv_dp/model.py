@@ -48,15 +48,22 @@ class Segmenter(nn.Module):
             return None
         return estimator.quality.gradient_error
 
+    def output_map(self, images: Tensor) -> Tensor:
+        """Return the U-Net's output maps (B, H, W) of images (B, H, W), float32 whatever its layers compute in."""
+        lower = self.settings.precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=lower):
+            output: Tensor = self.unet(images)
+        return output.float()
+
     def warped(self, images: Tensor, centers: Tensor, rotation: Tensor) -> Tensor:
         """Return the warped maps g (B, N, M+1) of images (B, H, W)."""
         settings = self.settings
-        return warp(settings.star, self.unet(images), centers, rotation, settings.interpolation)
+        return warp(settings.star, self.output_map(images), centers, rotation, settings.interpolation)
 
 
 def pixel_loss(model: Segmenter, batch: Batch, generator: torch.Generator) -> Tensor:
     """Binary cross-entropy of the output map against the mask, pixel by pixel."""
-    return F.binary_cross_entropy_with_logits(model.unet(batch.images), batch.masks.float())
+    return F.binary_cross_entropy_with_logits(model.output_map(batch.images), batch.masks.float())
 
 
 def place_star(model: Segmenter, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -92,8 +99,7 @@ def soft_contour_loss(model: Segmenter, batch: Batch, generator: torch.Generator
 
 def pixel_masks(model: Segmenter, batch: Batch) -> Tensor:
     """Return masks (B, H, W) where the output map is positive."""
-    positive: Tensor = model.unet(batch.images) > 0
-    return positive
+    return model.output_map(batch.images) > 0
 
 
 def contour_masks(model: Segmenter, batch: Batch) -> Tensor:
