@@ -21,10 +21,14 @@ import tyro
 from benchmarks.provenance import write_json
 
 _COMPARED = ("method", "estimator", "gradient_form", "seed", "out", "threads")  # may differ between runs
+_TUNED = ("iterations", "learning_rate", "schedule", "warmup")  # settings that may, too, in the tuned regime
 _NAMES = {
     "mean_circle": "mean circle, no training",
     "unet": "U-Net, pixel loss",
     "unet_dp": "U-Net, pixel loss; read out by the dynamic program",
+    "ray_ce": "each ray by itself, cross-entropy; read out by the dynamic program",
+    "soft_dp": "through the smoothed dynamic program",
+    "finite_difference": "through the dynamic program, `finite_difference`",
     "evolution_strategy": "through the dynamic program, `evolution_strategy`",
     "score_function": "through the dynamic program, `score_function`",
     "diff_bypass": "through the dynamic program, `diff_bypass` (EDPCNN)",
@@ -50,7 +54,7 @@ class Score:
     dice_whole: float
     dice_square: float
     seconds: float  # of training
-    evaluations: int  # of the dynamic program in training
+    evaluations: float  # of the dynamic program in one iteration
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -79,13 +83,12 @@ def main(config: Config) -> dict[str, Any]:
 def markdown(results: dict[str, Any]) -> str:
     """Write the rows that have scores as a Markdown table."""
     lines = [
-        "| method | Dice, whole image | Dice, star's square | probes and values per iteration | training, s |",
+        "| method | Dice, whole image | Dice, star's square | evaluations per iteration | training, s |",
         "|---|---|---|---|---|",
     ]
-    iterations = results["configuration"]["settings"]["iterations"]
     for name, row in results["rows"].items():
         if row["seeds"]:
-            cost = f"{row['evaluations'] / iterations:.0f} | {row['seconds']:.0f}"
+            cost = f"{row['evaluations']:.0f} | {row['seconds']:.0f}"
             cells = f"{_spread(row['dice_whole'])} | {_spread(row['dice_square'])}"
             lines.append(f"| {_NAMES[name]} | {cells} | {cost} |")
     return "\n".join(lines)
@@ -93,7 +96,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _shared(runs: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Return what all configurations agree on, and insist that it is everything but ``_COMPARED``."""
-    first, *others = ({k: v for k, v in run["config"].items() if k not in _COMPARED} for run in runs)
+    first, *others = (_comparable(run["config"]) for run in runs)
     for other in others:
         changed = sorted(key for key in first if first[key] != other.get(key))
         if changed:
@@ -103,13 +106,21 @@ def _shared(runs: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     return first | {"data": Path(first["data"]).name}  # where the data lay does not matter
 
 
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    own = _TUNED if config.get("regime") == "tuned" else ()
+    settings = {key: value for key, value in config["settings"].items() if key not in own}
+    return {key: value for key, value in config.items() if key not in _COMPARED} | {"settings": settings}
+
+
 def _scores(run: dict[str, Any]) -> Iterator[Score]:
     config = run["config"]
     for name, dice in run["held_out"].items():
         if name == "mean_circle" and config["method"] != "unet":
             continue  # the same training slices give the same circle in every run of a seed
         name = config["estimator"] if name == "edpcnn" else name
-        seconds, evaluations = (run["seconds"], run["evaluations"]) if name != "mean_circle" else (0.0, 0)
+        trained = name != "mean_circle"
+        seconds = run["seconds"] if trained else 0.0
+        evaluations = run["evaluations"] / config["settings"]["iterations"] if trained else 0.0
         yield Score(name, config["seed"], dice["dice_whole"], dice["dice_square"], seconds, evaluations)
 
 
@@ -120,7 +131,7 @@ def _row(scores: list[Score]) -> dict[str, Any]:
         "dice_whole": [score.dice_whole for score in scores],
         "dice_square": [score.dice_square for score in scores],
         "seconds": mean(score.seconds for score in scores) if scores else 0.0,
-        "evaluations": mean(score.evaluations for score in scores) if scores else 0,
+        "evaluations": mean(score.evaluations for score in scores) if scores else 0.0,
     }
 
 

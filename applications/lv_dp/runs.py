@@ -100,7 +100,10 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     flat = {
         key: value for key, value in config.items() if key not in ("out", "iterations", "threads", "settings")
     }
-    flat |= {f"settings.{key}": value for key, value in config["settings"].items() if key != "iterations"}
+    settings = config["settings"]
+    # a falling learning rate depends on the end: such a run cannot be extended
+    extendable = ("iterations",) if settings.get("schedule", "constant") == "constant" else ()
+    flat |= {f"settings.{key}": value for key, value in settings.items() if key not in extendable}
     return flat
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from applications.lv_dp import checkpoint, evaluate, train
+from applications.lv_dp import checkpoint, evaluate, search, train
+from applications.lv_dp import config as config_module
 from applications.lv_dp.__main__ import main as command_line
 from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName, TrainConfig
+from applications.lv_dp.data.sources import load
+from applications.lv_dp.data.splits import held_out_patients
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.runs import checkpoint_path, open_run
+from applications.lv_dp.search import SearchConfig
 
 JOBS: list[tuple[MethodName, EstimatorName]] = [
     ("unet", "diff_bypass"),
@@ -63,17 +67,18 @@ def test_the_pixel_loss_learns(png_folder: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize(("method", "estimator"), JOBS)
+TUNED = {"regime": "tuned", "iterations": 8, "change": ("schedule=cosine", "warmup=3")}
+RESUMED = [*(({"method": method, "estimator": estimator}) for method, estimator in JOBS), TUNED]
+
+
+@pytest.mark.parametrize("changes", RESUMED)
 def test_a_killed_training_goes_on_as_if_undisturbed(
-    method: MethodName,
-    estimator: EstimatorName,
+    changes: dict[str, object],
     png_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    undisturbed, killed = (
-        job(png_folder, tmp_path / name, method=method, estimator=estimator) for name in ("a", "b")
-    )
+    undisturbed, killed = (job(png_folder, tmp_path / name, **changes) for name in ("a", "b"))
     train.main(undisturbed)
     take_step = train.step
 
@@ -111,6 +116,39 @@ def test_more_iterations_extend_a_finished_run(png_folder: Path, tmp_path: Path)
     train.main(job(png_folder, tmp_path / "b", iterations=5))
     a, b = ([row["loss"] for row in metrics(tmp_path / name)] for name in "ab")
     assert a == b
+
+
+def test_a_falling_learning_rate_cannot_be_extended(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path, iterations=2, change=("schedule=cosine",)))
+    with pytest.raises(UsageError, match=r"other values of settings\.iterations"):
+        train.main(job(png_folder, tmp_path, iterations=5, change=("schedule=cosine",)))
+
+
+def test_search_leaves_the_held_out_patients_aside(png_folder: Path, tmp_path: Path) -> None:
+    config = SearchConfig(
+        out=tmp_path, data=f"png:{png_folder}", method="unet", profile="smoke", num_train=4,
+        change=("batch_size=2",),
+    )  # fmt: skip
+    monkey = pytest.MonkeyPatch()
+    monkey.setitem(config_module.TUNED, "unet", {"iterations": 2})
+    results = search.main(config)
+    monkey.undo()
+    candidates = results["candidates"]
+    assert {tuple(candidate["change"]) for candidate in candidates} == {
+        (f"learning_rate={rate}", f"schedule={schedule}")
+        for rate in search.GRID["learning_rate"] for schedule in search.GRID["schedule"]
+    }  # fmt: skip
+    assert [c["dice_whole"] for c in candidates] == sorted(
+        (c["dice_whole"] for c in candidates), reverse=True
+    )
+    outer = held_out_patients(load(config.data), 1 / 3, 0)
+    for run in tmp_path.glob("*/config.json"):
+        used = json.loads(run.read_text())
+        assert used["settings"]["batch_size"] == 2
+        assert used["settings"]["augment"] is True
+        assert not set(used["held_out_patients"]) & set(outer)
+        assert not {name.split("-IM-")[0] for name in used["training_slices"]} & set(outer)
+    assert json.loads((tmp_path / "search.json").read_text())["candidates"] == candidates
 
 
 def test_a_run_folder_of_another_configuration_is_refused(png_folder: Path, tmp_path: Path) -> None:
