@@ -35,7 +35,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-    except OSError:
+    except FileNotFoundError:
         raise
     except Exception as error:  # torch's unpickler raises whatever a damaged file leads it to
         raise UsageError(f"{path}: is damaged or no checkpoint ({type(error).__name__})") from error
