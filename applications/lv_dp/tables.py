@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from applications.lv_dp.compare import Comparison
@@ -81,11 +82,11 @@ def comparison_table(comparisons: Sequence[Comparison], reference: str) -> Table
         "95 % interval",
         "p",
     )
-    table = Table(*heads, title=f"Dice per patient against {reference}")
+    table = Table(*heads, title=escape(f"Dice per patient against {reference}"))
     for row in comparisons:
         interval = f"{row.low:+.4f} .. {row.high:+.4f}"
         means = (f"{row.mean:.4f}", f"{row.reference_mean:.4f}", f"{row.median_difference:+.4f}")
-        table.add_row(row.label, str(row.n), *means, interval, f"{row.p:.3g}")
+        table.add_row(escape(row.label), str(row.n), *means, interval, f"{row.p:.3g}")
     return table
 
 

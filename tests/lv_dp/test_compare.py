@@ -104,6 +104,12 @@ def test_the_command_prints_a_table(files: tuple[Path, Path], capsys: pytest.Cap
     assert "+0.0" in printed
 
 
+def test_brackets_in_a_file_name_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "[red]a.json", BASE)
+    assert command_line(["compare", str(path), str(path)]) == 0
+    assert "[red]" in capsys.readouterr().out
+
+
 def lose_an_image(content: dict[str, Any]) -> str:
     del content["images"][5]
     return "are about different images: p1-1 is in"

@@ -4,13 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import pydicom
 import pytest
 import torch
 from PIL import Image
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from applications.lv_dp import segment as segment_module
 from applications.lv_dp import train
@@ -26,6 +23,9 @@ from applications.lv_dp.overlay import CENTER, CONTOUR, overlay
 from applications.lv_dp.release import ExportConfig, export, open_model
 from applications.lv_dp.segment import SegmentConfig, main, parse_center
 
+nibabel = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+
 # Rows and columns differ in number and in size, so that no pair can be mixed up unseen.
 VALUES = np.arange(5 * 7, dtype=np.int16).reshape(5, 7)
 SPACING = (1.5, 0.75)  # row to row, column to column
@@ -33,11 +33,11 @@ SPACING = (1.5, 0.75)  # row to row, column to column
 
 def write_dicom(path: Path, values: Any, **more: Any) -> Path:
     meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
     meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     file = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    file.SOPClassUID, file.SOPInstanceUID = pydicom.uid.CTImageStorage, meta.MediaStorageSOPInstanceUID
     file.Rows, file.Columns = values.shape
     file.BitsAllocated = file.BitsStored = 16
     file.HighBit, file.PixelRepresentation, file.SamplesPerPixel = 15, 0, 1
@@ -89,6 +89,13 @@ def test_nifti_rows_columns_and_spacing(name: str, tmp_path: Path) -> None:
     assert found.spacing == SPACING
     flat = read_picture(write_nifti(tmp_path / name, VALUES))
     torch.testing.assert_close(flat.image, torch.from_numpy(VALUES).float())
+
+
+def test_a_picture_too_large_to_be_one_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(VALUES.astype(np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="DecompressionBombError"):
+        read_picture(tmp_path / "a.png")
 
 
 def test_a_nifti_volume_of_one_frame_is_a_volume(tmp_path: Path) -> None:

@@ -53,5 +53,6 @@ def read_grey(path: Path) -> Tensor:
         with Image.open(path) as picture:
             grey = picture if picture.mode.startswith("I") else picture.convert("L")
             return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: a broken PNG chunk
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # SyntaxError: a broken PNG chunk
         raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error
