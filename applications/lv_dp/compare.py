@@ -166,9 +166,8 @@ def paired(
         >>> paired("b", b, "a", a, seed=0, resamples=99).p
         0.25
     """
-    difference = np.round(
-        values - reference_values, 12
-    )  # means of equal scores in another order differ by rounding
+    # Rounded, as means of equal scores in another order differ in their last bits.
+    difference = np.round(values - reference_values, 12)
     low, high = median_interval(difference, seed, resamples)
     return Comparison(
         label,

@@ -75,6 +75,12 @@ def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
     assert 0.89 <= covered / 200 <= 0.99
 
 
+def test_the_interval_is_of_the_median() -> None:
+    """One patient far off moves a mean's interval, not a median's."""
+    low, high = median_interval(np.array([0.1] * 10 + [9.0]), 0, 400)
+    assert (low, high) == (0.1, 0.1)
+
+
 def test_a_few_patients_cannot_be_significant() -> None:
     values = np.array([0.7, 0.6, 0.8])
     assert paired("b", values + 0.1, "a", values, 0, 99).p == 0.25

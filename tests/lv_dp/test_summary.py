@@ -115,10 +115,10 @@ def test_the_square_lies_around_the_centre_in_the_whole_image() -> None:
 
     image, mask = torch.zeros(200, 230), torch.zeros(200, 230, dtype=torch.bool)
     mask[140:160, 50:70] = True
-    found = evaluated([Slice("a", "a", image, mask)], far_too)[0]["m"]
+    found = summary(evaluated([Slice("a", "a", image, mask)], far_too), "m")
     assert SMOKE.star.reach == 28
-    assert found["dice_square"] == pytest.approx(2 * 380 / (400 + 380))
-    assert found["dice_whole"] < 0.75
+    assert found["dice_square"]["mean"] == pytest.approx(2 * 380 / (400 + 380))
+    assert found["dice"]["mean"] < 0.75
 
 
 def test_spread_is_the_sample_deviation() -> None:
