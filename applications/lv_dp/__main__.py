@@ -1,4 +1,4 @@
-"""Command line: ``python -m applications.lv_dp train|evaluate|search``; ``--help`` after either lists options."""
+"""Command line: ``python -m applications.lv_dp COMMAND``; ``--help`` lists commands, and after one its options."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from applications.lv_dp import evaluate, search, train
+from applications.lv_dp import compare, evaluate, release, search, segment, tables, train
+from applications.lv_dp.compare import CompareConfig
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.release import ExportConfig
 from applications.lv_dp.runs import Row
 from applications.lv_dp.search import SearchConfig
+from applications.lv_dp.segment import SegmentConfig
 
 Command = (
     Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[SearchConfig, tyro.conf.subcommand("search")]
+    | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+    | Annotated[SegmentConfig, tyro.conf.subcommand("segment")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
 )
 CONSOLE = Console()
 
@@ -32,16 +37,27 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(Command, args=arguments, prog="python -m applications.lv_dp")
     try:
         set_threads(config.threads)
-        if isinstance(config, TrainConfig):
-            _train(config)
-        elif isinstance(config, SearchConfig):
-            _search(config)
-        else:
-            _evaluate(config)
+        _run(config)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run(config: Command) -> None:
+    match config:
+        case TrainConfig():
+            _train(config)
+        case SearchConfig():
+            _search(config)
+        case EvaluateConfig():
+            _evaluate(config)
+        case CompareConfig():
+            _compare(config)
+        case SegmentConfig():
+            _segment(config)
+        case ExportConfig():
+            _export(config)
 
 
 def set_threads(count: int) -> None:
@@ -56,7 +72,8 @@ def _train(config: TrainConfig) -> None:
         CONSOLE.print(f"method {config.method} has no black box in training: --estimator is ignored")
     with _progress() as report:
         results = train.main(config, report)
-    _print_scores(results["held_out"], f"{results['held_out_count']} slices of held-out patients")
+    title = f"{results['held_out_count']} slices of held-out patients"
+    CONSOLE.print(tables.training_table(results["held_out"], title))
     CONSOLE.print(
         f"{results['seconds']:.0f} s in {config.settings.iterations} iterations; run in {config.out}"
     )
@@ -82,28 +99,31 @@ def _progress() -> Iterator[train.Report]:
 def _search(config: SearchConfig) -> None:
     with _progress() as report:
         results = search.main(config, report)
-    table = Table(
-        "settings", "Dice, whole image", "training, s", title="on patients held out within the training"
-    )
-    for candidate in results["candidates"]:
-        name = ", ".join(candidate["change"])
-        table.add_row(name, f"{candidate['dice_whole']:.4f}", f"{candidate['seconds']:.0f}")
-    CONSOLE.print(table)
+    CONSOLE.print(tables.search_table(results["candidates"]))
+    CONSOLE.print(f"written to {config.out / 'search.json'}")
 
 
 def _evaluate(config: EvaluateConfig) -> None:
     results = evaluate.main(config)
-    _print_scores(
-        results["methods"], f"{results['count']} slices, {results['dropped']} without an LV dropped"
-    )
+    title = f"{results['count']} slices, {results['dropped']} without an LV dropped"
+    for table in tables.evaluation_tables(results["methods"], title):
+        CONSOLE.print(table)
     CONSOLE.print(f"written to {config.json}")
 
 
-def _print_scores(scores: dict[str, dict[str, float]], title: str) -> None:
-    table = Table("method", "Dice, whole image", "Dice, star's square", title=title)
-    for method, values in scores.items():
-        table.add_row(method, f"{values['dice_whole']:.4f}", f"{values['dice_square']:.4f}")
-    CONSOLE.print(table)
+def _compare(config: CompareConfig) -> None:
+    comparisons = compare.main(config)
+    CONSOLE.print(tables.comparison_table(comparisons, comparisons[0].reference))
+
+
+def _segment(config: SegmentConfig) -> None:
+    CONSOLE.print(tables.segmentation_line(segment.main(config)))
+    CONSOLE.print(f"written to {config.out}" + (f" and {config.overlay}" if config.overlay else ""))
+
+
+def _export(config: ExportConfig) -> None:
+    description = release.export(config)
+    CONSOLE.print(f"{description['method']} trained on {description['trained_on']}; written to {config.out}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
+from applications.lv_dp.errors import UsageError
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put that in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     write(partial)
@@ -20,7 +23,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; whoever is interrupted keeps the previous file."""
-    _replace(path, lambda partial: torch.save(state, partial))
+    replace(path, lambda partial: torch.save(state, partial))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -28,14 +31,20 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UsageError: the file is damaged, or holds something else.
     """
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever a damaged file leads it to
+        raise UsageError(f"{path}: is damaged or no checkpoint ({type(error).__name__})") from error
     return state
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
-    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

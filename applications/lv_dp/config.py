@@ -253,7 +253,7 @@ class EvaluateConfig:
     """Score a run's last checkpoint on every image of a data set, each with its centre given.
 
     Attributes:
-        run: run folder.
+        run: run folder, or folder of released weights.
         data: ``phantom`` or ``png:DIR``.
         json: file for the results.
         subset: all images, or only those of the patients that the run held out.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from applications.lv_dp import checkpoint
 from applications.lv_dp.config import EvaluateConfig
@@ -16,11 +18,16 @@ from applications.lv_dp.data.sources import load, load_centers
 from applications.lv_dp.metrics import scores
 from applications.lv_dp.model import METHODS, Predict, Segmenter, circle_masks
 from applications.lv_dp.provenance import provenance
-from applications.lv_dp.runs import Run, open_run
+from applications.lv_dp.release import open_model
+from applications.lv_dp.runs import Run
+from applications.lv_dp.summary import method_names, summaries
+from applications.lv_dp.surface import surface_distances
+from applications.lv_dp.volumes import Record
 
 GROUP = 16  # images that go through the network together
 
-Scores = dict[str, float]
+Unit = Literal["mm", "px"]
+Score = Callable[[Tensor, Slice, Tensor, float], dict[str, Any]]  # of a mask, given slice, centre and reach
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
@@ -29,14 +36,16 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         DataError: the run, the data or the centres cannot be used.
     """
-    run = open_run(config.run)
+    run = open_model(config.run)
     data = load(config.data)
     if config.subset == "held_out":
         data = _held_out(data, run)
     centers = load_centers(config.centers, data) if config.centers else None
     settings = run.model.settings
     batch = prepare(data.slices, settings.crop, centers, settings.crop_at)
-    images = score_images(run.model, data, batch, predictions(run))
+    unit = distance_unit(data.slices)
+    images = score_images(run.model, data, batch, predictions(run), partial(all_scores, unit))
+    images = [describe(item, unit) | image for item, image in zip(data.slices, images, strict=True)]
     results = {
         **provenance(),
         "config": run.config,
@@ -46,7 +55,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         "count": len(data),
         "dropped": data.dropped,
         "patients": data.patients,
-        "methods": mean_scores(images),
+        "methods": summaries(images),
         "images": images,
     }
     checkpoint.write_json(config.json, results)
@@ -59,6 +68,8 @@ def predictions(run: Run) -> dict[str, Predict]:
 
 
 def _held_out(data: SliceSet, run: Run) -> SliceSet:
+    if not run.held_out:
+        raise DataError(f"{run.path}: does not name the patients it held out; --subset must be all")
     kept = data.of_patients(run.held_out)
     if not len(kept):
         raise DataError(
@@ -67,39 +78,74 @@ def _held_out(data: SliceSet, run: Run) -> SliceSet:
     return kept
 
 
+def distance_unit(slices: Sequence[Slice]) -> Unit:
+    """Return mm when every slice has a spacing, else px for all: one mean holds one unit."""
+    return "mm" if all(item.spacing for item in slices) else "px"
+
+
+def describe(item: Slice, unit: Unit) -> Record:
+    """Return what a summary must know of an image beside its scores."""
+    return {
+        "name": item.name,
+        "patient": item.patient,
+        "phase": item.phase,
+        "size": list(item.mask.shape),
+        "spacing": list(item.spacing) if item.spacing else None,
+        "slice_spacing": item.slice_spacing,
+        "unit": unit,
+        "area_px": int(item.mask.sum()),
+    }
+
+
+def dice_scores(prediction: Tensor, item: Slice, center: Tensor, reach: float) -> dict[str, Any]:
+    """Return the two Dice scores: what training can afford."""
+    return scores(prediction, item.mask, center, reach)
+
+
+def all_scores(unit: Unit, prediction: Tensor, item: Slice, center: Tensor, reach: float) -> dict[str, Any]:
+    """Return Dice, area in pixels, and surface distances in the unit given."""
+    spacing = item.spacing if unit == "mm" else None
+    overlap = dice_scores(prediction, item, center, reach) | {"area_px": int(prediction.sum())}
+    return overlap | surface_distances(prediction, item.mask, spacing)
+
+
 def score_images(
-    model: Segmenter, data: SliceSet, batch: Batch, predict: dict[str, Predict]
-) -> list[dict[str, Any]]:
+    model: Segmenter,
+    data: SliceSet,
+    batch: Batch,
+    predict: dict[str, Predict],
+    score: Score = dice_scores,
+) -> list[Record]:
     """Score every slice by every prediction; ``batch`` holds the prepared slices in the same order."""
     was_training = model.training
     model.eval()
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     with torch.no_grad():
         for begin in range(0, len(data), GROUP):
             rows = torch.arange(begin, min(begin + GROUP, len(data)))
-            records += _score_group(model, data.slices[begin : begin + GROUP], batch.select(rows), predict)
+            group = data.slices[begin : begin + GROUP]
+            records += _score_group(model, group, batch.select(rows), predict, score)
     model.train(was_training)
     return records
 
 
 def _score_group(
-    model: Segmenter, slices: tuple[Slice, ...], batch: Batch, predict: dict[str, Predict]
-) -> list[dict[str, Any]]:
+    model: Segmenter, slices: tuple[Slice, ...], batch: Batch, predict: dict[str, Predict], score: Score
+) -> list[Record]:
     sizes = [(item.mask.shape[0], item.mask.shape[1]) for item in slices]
-    records: list[dict[str, Any]] = [{"name": item.name, "patient": item.patient} for item in slices]
+    records: list[Record] = [{"name": item.name, "patient": item.patient} for item in slices]
     for name, function in predict.items():
         masks = paste(function(model, batch), batch.corners, sizes)
         for record, mask, item, center in zip(
             records, masks, slices, batch.centers + batch.corners, strict=True
         ):
-            record[name] = scores(mask, item.mask, center, model.settings.star.reach)
+            record[name] = score(mask, item, center, model.settings.star.reach)
     return records
 
 
-def mean_scores(images: list[dict[str, Any]]) -> dict[str, Scores]:
-    """Average each method's scores over the images."""
-    methods = [name for name, value in images[0].items() if isinstance(value, dict)]
+def mean_scores(images: list[Record]) -> dict[str, dict[str, float]]:
+    """Average each method's Dice scores over the images."""
     return {
         method: {score: fmean(image[method][score] for image in images) for score in images[0][method]}
-        for method in methods
+        for method in method_names(images)
     }

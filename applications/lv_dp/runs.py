@@ -61,7 +61,9 @@ def open_run(path: Path) -> Run:
         UsageError: the folder holds no checkpoint.
     """
     if not checkpoint_path(path).is_file():
-        raise UsageError(f"{checkpoint_path(path)}: no such file; --run must be a folder that train wrote")
+        raise UsageError(
+            f"{checkpoint_path(path)}: no such file; --run must be a folder that train or export wrote"
+        )
     config = read_config(path)
     state = checkpoint.load(checkpoint_path(path))
     model = Segmenter(Settings(**config["settings"]))

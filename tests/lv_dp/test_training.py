@@ -167,11 +167,10 @@ def test_evaluate_scores_every_image(method: MethodName, png_folder: Path, tmp_p
     assert (results["count"], results["dropped"], len(results["images"])) == (16, 1, 16)
     names = {"unet", "unet_dp"} if method == "unet" else {"edpcnn"}
     assert results["methods"].keys() == names | {"mean_circle"}
-    for name, means in results["methods"].items():
-        for score, mean in means.items():
-            assert score in ("dice_whole", "dice_square")
+    for name, summary in results["methods"].items():
+        for key, score in (("dice", "dice_whole"), ("dice_square", "dice_square")):
             values = [image[name][score] for image in results["images"]]
-            assert mean == pytest.approx(sum(values) / 16)
+            assert summary[key]["mean"] == pytest.approx(sum(values) / 16)
             assert all(0 <= value <= 1 for value in values)
 
 
@@ -181,7 +180,10 @@ def test_held_out_scores_of_training_and_evaluation_agree(png_folder: Path, tmp_
         run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "held_out.json", subset="held_out"
     )
     results = evaluate.main(config)
-    assert results["methods"] == trained["held_out"]
+    for name, scores in trained["held_out"].items():
+        summary = results["methods"][name]
+        found = {"dice_whole": summary["dice"]["mean"], "dice_square": summary["dice_square"]["mean"]}
+        assert found == pytest.approx(scores)
     assert results["patients"] == open_run(tmp_path).held_out
 
 
@@ -192,7 +194,7 @@ def test_evaluate_takes_given_centers(png_folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(
         run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "e.json", centers=tmp_path / "c.csv"
     )
-    assert evaluate.main(config)["methods"]["mean_circle"]["dice_whole"] < 0.1
+    assert evaluate.main(config)["methods"]["mean_circle"]["dice"]["mean"] < 0.1
 
 
 def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -38,15 +38,21 @@ def load_png(folder: str | Path) -> SliceSet:
 
 
 def _load_pair(image: Path, mask: Path) -> Slice:
-    values = _grey(mask)
+    values = read_grey(mask)
     inside = values * 2 >= values.max() if bool(values.any()) else values > 0
-    return Slice(image.stem, image.stem.split("-IM-")[0], _grey(image), inside, image)
+    return Slice(image.stem, image.stem.split("-IM-")[0], read_grey(image), inside, image)
 
 
-def _grey(path: Path) -> Tensor:
+def read_grey(path: Path) -> Tensor:
+    """Read a picture's grey values (H, W) as float32.
+
+    Raises:
+        DataError: the file is not a picture.
+    """
     try:
         with Image.open(path) as picture:
             grey = picture if picture.mode.startswith("I") else picture.convert("L")
             return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: a broken PNG chunk
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # SyntaxError: a broken PNG chunk
         raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,13 +19,27 @@ class DataError(UsageError):
 
 @dataclass(frozen=True)
 class Slice:
-    """One image (H, W) float32 with the mask (H, W) bool of its LV cavity, and where it came from."""
+    """One image (H, W) float32 with the mask (H, W) bool of its LV cavity, and where it came from.
+
+    Attributes:
+        name: unique in its data set.
+        patient: whose heart it is.
+        image: (H, W) float32, rows and columns as displayed.
+        mask: (H, W) bool.
+        path: the image's file, for messages.
+        spacing: millimetres from row to row and from column to column; None where the source does not say.
+        phase: end-diastole or end-systole; None where the source does not say.
+        slice_spacing: millimetres from slice to slice of the patient's stack; None where it is unknown.
+    """
 
     name: str
     patient: str
     image: Tensor
     mask: Tensor
     path: Path | None = None
+    spacing: tuple[float, float] | None = None
+    phase: Literal["ED", "ES"] | None = None
+    slice_spacing: float | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != self.mask.shape:

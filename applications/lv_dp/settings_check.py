@@ -1,0 +1,60 @@
+"""Settings from a file that anyone may have written: right names, right types, sizes that fit a machine."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from applications.lv_dp.config import Settings
+from applications.lv_dp.errors import UsageError
+
+# What a prediction's time and memory grow with; everything else is only used in training.
+LIMITS = {
+    "crop": (8, 2048),
+    "num_rays": (3, 2048),
+    "num_radii": (1, 2048),
+    "delta": (0, 2048),
+    "smoothing": (1, 2047),
+    "levels": (1, 8),
+    "base_channels": (1, 512),
+    "r_0": (0, 2048),
+    "step": (1e-3, 2048),
+}
+
+
+def checked_settings(values: object, where: Path) -> Settings:
+    """Return the settings that a decoded JSON object describes; what it leaves out has its default.
+
+    Raises:
+        UsageError: a name is unknown, or a value has the wrong type or is out of range.
+
+    Example:
+        >>> checked_settings({"crop": "large"}, Path("model.json"))
+        Traceback (most recent call last):
+        applications.lv_dp.errors.UsageError: model.json: crop must be of type int, got 'large'
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: settings must be an object, got {values!r:.60}")
+    hints = get_type_hints(Settings)
+    for name, value in values.items():
+        if name not in hints:
+            raise UsageError(f"{where}: settings hold {name!r:.60}, which this version does not know")
+        _check(name, value, hints[name], where)
+    settings = Settings(**values)
+    if settings.smoothing % 2 == 0 or settings.smoothing > settings.num_rays:
+        raise UsageError(f"{where}: smoothing must be odd and at most num_rays, got {settings.smoothing}")
+    return settings
+
+
+def _check(name: str, value: object, hint: Any, where: Path) -> None:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UsageError(f"{where}: {name} must be one of {get_args(hint)}, got {value!r:.60}")
+        return
+    allowed = (int, float) if hint is float else (hint,)
+    if type(value) not in allowed:
+        raise UsageError(f"{where}: {name} must be of type {hint.__name__}, got {value!r:.60}")
+    low, high = LIMITS.get(name, (-math.inf, math.inf))
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        raise UsageError(f"{where}: {name} must be in {low} .. {high}, got {value!r:.60}")
