@@ -1,4 +1,4 @@
-"""Command line: ``python -m applications.lv_dp train|evaluate``; ``--help`` after either lists options."""
+"""Command line: ``python -m applications.lv_dp train|evaluate|data``; ``--help`` after one lists options."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from applications.lv_dp import evaluate, train
+from applications.lv_dp import evaluate, inspect_data, train
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.inspect_data import DataConfig
 from applications.lv_dp.runs import Row
 
 Command = (
     Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+    | Annotated[DataConfig, tyro.conf.subcommand("data")]
 )
 CONSOLE = Console()
 
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         set_threads(config.threads)
         if isinstance(config, TrainConfig):
             _train(config)
+        elif isinstance(config, DataConfig):
+            CONSOLE.print(inspect_data.table(inspect_data.main(config)))
         else:
             _evaluate(config)
     except (UsageError, OSError) as error:

@@ -63,7 +63,9 @@ def load_acdc(folder: str | Path) -> SliceSet:
 
 
 def _patients(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("patient*") if re.fullmatch(r"patient\d+", path.name) and path.is_dir())
+    return sorted(
+        path for path in root.glob("patient*") if re.fullmatch(r"patient\d+", path.name) and path.is_dir()
+    )
 
 
 def load_patient(folder: Path) -> Iterator[Slice]:
@@ -84,11 +86,15 @@ def read_info(path: Path) -> Info:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__}); {LAYOUT}") from error
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    values = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
     phases: tuple[Phase, Phase] = ("ED", "ES")
     for phase in phases:
         if not re.fullmatch(r"[0-9]{1,4}", values.get(phase, "")):
-            raise DataError(f"{path}: needs the lines 'ED: frame' and 'ES: frame', got {phase}: {values.get(phase)!r}")
+            raise DataError(
+                f"{path}: needs the lines 'ED: frame' and 'ES: frame', got {phase}: {values.get(phase)!r}"
+            )
     return Info({phase: int(values[phase]) for phase in phases}, values.get("Group"))
 
 
@@ -96,7 +102,9 @@ def _load_frame(folder: Path, stem: str, phase: Phase, group: str | None) -> Ite
     image_path, label_path = _existing(folder / stem), _existing(folder / f"{stem}_gt")
     image, labels = read_volume(image_path), read_volume(label_path)
     if image.voxels.shape != labels.voxels.shape:
-        raise DataError(f"{label_path}: labels {labels.voxels.shape} do not fit the image {image.voxels.shape} (x, y, z)")
+        raise DataError(
+            f"{label_path}: labels {labels.voxels.shape} do not fit the image {image.voxels.shape} (x, y, z)"
+        )
     if not np.isin(labels.voxels, (0, 1, 2, LV)).all():
         raise DataError(f"{label_path}: labels must be 0, 1, 2 or 3")
     x, y, z = image.zooms
@@ -144,7 +152,9 @@ def read_volume(path: Path) -> Volume:
         voxels = np.asarray(image.dataobj)
     except UsageError:
         raise
-    except Exception as error:  # a parser of foreign bytes raises anything, zlib.error and struct.error included
+    except (
+        Exception
+    ) as error:  # a parser of foreign bytes raises anything, zlib.error and struct.error included
         raise DataError(f"{path}: is not a readable NIfTI file ({type(error).__name__})") from error
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: holds values that are not finite")

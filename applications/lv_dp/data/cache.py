@@ -15,7 +15,7 @@ from pathlib import Path
 
 from applications.lv_dp.data import store
 from applications.lv_dp.data.resample import Grid, resample
-from applications.lv_dp.data.slices import DataError, SliceSet
+from applications.lv_dp.data.slices import SliceSet
 from applications.lv_dp.data.sources import load, parse, png_location
 
 CODE = sorted(Path(__file__).parent.glob("*.py"))
@@ -40,7 +40,7 @@ def load_resampled(source: str, grid: Grid | None = None, folder: Path | None = 
         return resample(load(source), grid)
     path = (folder or cache_folder()) / f"{parse(source)[0]}-{key(source, grid)}.npz"
     cached = _read(path) if path.is_file() else None
-    return cached or _make(source, grid, path)
+    return _make(source, grid, path) if cached is None else cached
 
 
 def key(source: str, grid: Grid) -> str:
@@ -58,7 +58,7 @@ def _read(path: Path) -> SliceSet | None:
         arrays = store.read(path)
         meta = store.read_meta(arrays)
         return store.assemble(meta, arrays, store.split(arrays["images"], store.sizes_of(meta)))
-    except (DataError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # DataError, or whatever a foreign file's JSON and arrays lead to
         warnings.warn(f"{path}: is damaged and made anew ({error})", stacklevel=3)
         return None
 

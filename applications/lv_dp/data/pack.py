@@ -8,6 +8,7 @@ labels, names and spacings are exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,10 @@ def write_pack(path: Path, data: SliceSet, bits: int = BITS) -> PackReport:
     """
     if not 1 <= bits <= 16:
         raise DataError(f"the bits of a packed intensity must be in 1 .. 16, got {bits}")
-    coded = [quantise(item.image, bits) for item in data.slices]
-    extra = [{"low": low, "step": step} for _, low, step in coded]
-    residuals = np.concatenate([_fold(difference(codes), bits).ravel() for codes, _, _ in coded])
+    scales = [scale(item.image, bits) for item in data.slices]
+    pairs = zip(data.slices, scales, strict=True)
+    residuals = np.concatenate([_encode(item.image, *values, bits).ravel() for item, values in pairs])
+    extra = [{"low": low, "step": step} for low, step in scales]
     arrays = store.describe(data, extra, keep_paths=False) | {
         "version": np.array([VERSION, bits]),
         "low_byte": (residuals & 255).astype(np.uint8),
@@ -57,7 +59,9 @@ def write_pack(path: Path, data: SliceSet, bits: int = BITS) -> PackReport:
 
 def _report(path: Path, data: SliceSet) -> PackReport:
     pairs = zip(data.slices, load_packed(path).slices, strict=True)
-    errors = [(float((a.image - b.image).abs().max()), float(a.image.max() - a.image.min())) for a, b in pairs]
+    errors = [
+        (float((a.image - b.image).abs().max()), float(a.image.max() - a.image.min())) for a, b in pairs
+    ]
     relative = max(error / span if span else 0.0 for error, span in errors)
     return PackReport(path.stat().st_size, max(error for error, _ in errors), relative)
 
@@ -73,36 +77,43 @@ def load_packed(path: str | Path) -> SliceSet:
     try:
         version, bits = arrays["version"].tolist()
         if version != VERSION or not 1 <= bits <= 16:
-            raise DataError(f"{path}: is of version {version}; this program reads {VERSION}: pack the data again")
+            raise DataError(
+                f"{path}: is of version {version}; this program reads {VERSION}: pack the data again"
+            )
         meta = store.read_meta(arrays)
-        residuals = arrays["low_byte"].astype(np.int64) | arrays["high_byte"].astype(np.int64) << 8
+        residuals = arrays["low_byte"].astype(np.uint16) | arrays["high_byte"].astype(np.uint16) << 8
         folded = store.split(residuals, store.sizes_of(meta))
-        images = [_restore(part, record, bits) for part, record in zip(folded, meta["slices"], strict=True)]
+        images = [_decode(part, record, bits) for part, record in zip(folded, meta["slices"], strict=True)]
         return store.assemble(meta | {"source": f"packed:{path}"}, arrays, images)
     except UsageError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a foreign file's JSON and arrays lead to
         raise DataError(f"{path}: is no packed data set ({type(error).__name__})") from error
 
 
-def _restore(folded: Tensor, record: dict[str, Any], bits: int) -> Tensor:
-    codes = integrate(_unfold(folded.numpy()), bits)
-    return torch.from_numpy((record["low"] + codes * record["step"]).astype(np.float32))
-
-
-def quantise(image: Tensor, bits: int) -> tuple[Codes, float, float]:
-    """Return codes (H, W) in 0 .. 2^bits - 1, and low and step: image = low + codes * step, rounded.
+def scale(image: Tensor, bits: int) -> tuple[float, float]:
+    """Return low and step, so that low + step * code spans the image's values with codes 0 .. 2^bits - 1.
 
     Example:
-        >>> codes, low, step = quantise(torch.tensor([[2.0, 2.4, 3.0, 5.0]]), bits=2)
-        >>> codes.tolist(), low, step
-        ([[0, 0, 1, 3]], 2.0, 1.0)
+        >>> scale(torch.tensor([2.0, 2.4, 3.0, 5.0]), bits=2)
+        (2.0, 1.0)
     """
+    low, high = float(image.min()), float(image.max())
+    return low, (high - low) / (2**bits - 1)
+
+
+def _encode(image: Tensor, low: float, step: float, bits: int) -> NDArray[np.uint16]:
     values = image.double().numpy()
-    low, high = float(values.min()), float(values.max())
-    step = (high - low) / (2**bits - 1)
-    codes: Codes = np.rint((values - low) / step).astype(np.int64) if step else np.zeros(values.shape, np.int64)
-    return codes, low, step
+    codes = np.rint((values - low) / step) if step else np.zeros(values.shape)
+    return _fold(difference(codes.astype(np.int64)), bits).astype(np.uint16)
+
+
+def _decode(folded: Tensor, record: dict[str, Any], bits: int) -> Tensor:
+    low, step = float(record["low"]), float(record["step"])
+    if not (math.isfinite(low) and math.isfinite(step)):
+        raise ValueError("low and step must be finite")
+    codes = integrate(_unfold(folded.numpy().astype(np.int64)), bits)
+    return torch.from_numpy((low + codes * step).astype(np.float32))
 
 
 def difference(codes: Codes) -> Codes:

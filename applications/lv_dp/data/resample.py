@@ -1,8 +1,8 @@
 """Preprocessing of the thesis, section 5.1: one spacing and one size for all slices.
 
 The pixels of the result are sampled directly from the source: the centres of both images coincide, and
-neighbouring pixels lie ``spacing`` apart, exactly.  Bilinear interpolation, zero beyond the source.  Crop and
-pad follow from the size.  The unpadded U-Net's pad (212 to 396) comes later, in front of the network.
+neighbouring pixels lie ``spacing`` apart, exactly.  Bilinear interpolation; beyond the source an image goes on
+with its smallest value, which is 0 in most files.  Crop and pad follow from the size.  The unpadded U-Net's pad (212 to 396) comes later, in front of the network.
 """
 
 from __future__ import annotations
@@ -52,12 +52,15 @@ def resample_slice(item: Slice, grid: Grid) -> Slice:
         raise DataError(
             f"{item.path or item.name}: resampling needs the pixel spacing; declare it, for example png:DIR@1.3672"
         )
-    layers = [item.image, item.mask.float(), *_one_hot(item.labels)]
+    if (item.spacing, *item.image.shape) == ((grid.spacing, grid.spacing), grid.size, grid.size):
+        return item
+    low = item.image.min()
+    layers = [item.image - low, item.mask.float(), *_one_hot(item.labels)]
     image, mask, *labels = sample(torch.stack(layers), item.spacing, grid)
     inside = mask >= 0.5
     return dataclasses.replace(
         item,
-        image=image,
+        image=image + low,
         mask=inside,
         labels=_likeliest(torch.stack(labels), inside) if labels else None,
         spacing=(grid.spacing, grid.spacing),
@@ -75,7 +78,7 @@ def _likeliest(soft: Tensor, inside: Tensor) -> Tensor:
 
 
 def sample(images: Tensor, spacing: tuple[float, float], grid: Grid) -> Tensor:
-    """Interpolate images (C, H, W) with the given spacing at the grid's pixels: (C, size, size).
+    """Interpolate images (C, H, W) with the given spacing at the grid's pixels: (C, size, size), 0 beyond them.
 
     Example:
         >>> sample(torch.tensor([[[0.0, 4.0, 8.0, 12.0]]]).expand(1, 4, 4), (1.0, 1.0), Grid(2.0, 2))[0]

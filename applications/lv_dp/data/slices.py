@@ -114,9 +114,7 @@ class SliceSet:
         repeated = [name for name, count in Counter(item.name for item in kept).items() if count > 1]
         if repeated:
             raise DataError(f"{source}: two slices have the name {repeated[0]}")
-        empty = (
-            Dropped(item.name, item.patient, reason) for item in everything if not bool(item.mask.any())
-        )
+        empty = (Dropped(item.name, item.patient, reason) for item in everything if not bool(item.mask.any()))
         return cls(kept, (*dropped, *empty), source)
 
     def of_patients(self, patients: Iterable[str]) -> SliceSet:

@@ -20,7 +20,7 @@ SOURCES = "phantom, png:DIR, png:DIR@MILLIMETRES, acdc:DIR, sunnybrook:DIR or pa
 
 
 def load(source: str) -> SliceSet:
-    """Load ``phantom``, ``png:DIR``, ``png:DIR@MM`` (pixels of that size), ``acdc:DIR``, ``sunnybrook:DIR`` or ``packed:FILE``.
+    """Load ``phantom``, ``png:DIR``, ``png:DIR@MM``, ``acdc:DIR``, ``sunnybrook:DIR`` or ``packed:FILE``.
 
     Raises:
         DataError: another word, or what the loader finds wrong.
@@ -65,7 +65,9 @@ def png_location(location: str) -> tuple[Path, tuple[float, float] | None]:
     try:
         return Path(folder), (float(number), float(number))
     except ValueError as error:
-        raise DataError(f"png:{location}: after @ stands the size of a pixel in mm, got {number!r}") from error
+        raise DataError(
+            f"png:{location}: after @ stands the size of a pixel in mm, got {number!r}"
+        ) from error
 
 
 LOADERS: dict[str, Callable[[str], SliceSet]] = {

@@ -37,7 +37,9 @@ def held_out_fifth(data: SliceSet) -> list[str]:
     """
     patients = data.patients
     if len(patients) < 5:
-        raise DataError(f"{data.source}: to hold out every fifth patient needs 5 patients, got {len(patients)}")
+        raise DataError(
+            f"{data.source}: to hold out every fifth patient needs 5 patients, got {len(patients)}"
+        )
     return patients[4::5]
 
 

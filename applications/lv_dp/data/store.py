@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from applications.lv_dp.data.slices import DataError, Dropped, Slice, SliceSet
+from applications.lv_dp.data.slices import LV, DataError, Dropped, Slice, SliceSet
 from applications.lv_dp.errors import UsageError
 
-MAX_BYTES = 2**33  # what the arrays of one file may need in memory
+MAX_BYTES = 2**32  # what the arrays of one file may need in memory
 META = ("name", "patient", "spacing", "phase", "slice_spacing", "position", "group")
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,13 +33,13 @@ Arrays = dict[str, NDArray[Any]]
 def write(path: Path, arrays: Arrays, compress: bool) -> None:
     """Write a file that is either complete or not there, whoever else writes it at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             (np.savez_compressed if compress else np.savez)(file, allow_pickle=False, **arrays)
-        os.replace(name, path)
+        os.replace(partial, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -93,9 +93,11 @@ def read_meta(arrays: Arrays) -> dict[str, Any]:
 
 
 def assemble(meta: dict[str, Any], arrays: Arrays, images: Sequence[Tensor]) -> SliceSet:
-    """Return the slice set; KeyError, TypeError or ValueError where the parts do not fit."""
+    """Return the slice set; any exception where the parts do not fit."""
     records = meta["slices"]
     sizes = [_size(record) for record in records]
+    if arrays["masks"].size != -(-sum(map(math.prod, sizes)) // 8) or (arrays["labels"] > LV).any():
+        raise ValueError("masks or labels do not fit")
     bits = np.unpackbits(arrays["masks"], count=sum(map(math.prod, sizes))).astype(np.bool_)
     masks = split(bits, sizes)
     labels = iter(split(arrays["labels"], [s for s, r in zip(sizes, records, strict=True) if r["labels"]]))

@@ -125,7 +125,9 @@ def _read_links(root: Path) -> dict[str, str]:
     """
     path = next((path for name in LINKS for path in sorted(root.rglob(name))), None)
     if path is None:
-        raise DataError(f"{root}: holds neither {' nor '.join(LINKS)}, which map SC-... names to SCD... folders")
+        raise DataError(
+            f"{root}: holds neither {' nor '.join(LINKS)}, which map SC-... names to SCD... folders"
+        )
     to, original = LINKS[path.name]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -160,7 +162,9 @@ def read_dicom(path: Path) -> tuple[torch.Tensor, tuple[float, float], float | N
             warnings.simplefilter("ignore")  # the release's own files break rules of the standard (UIDs)
             data = pydicom.dcmread(path)
             if max(data.Rows, data.Columns) > MAX_SIDE:
-                raise DataError(f"{path}: at most {MAX_SIDE} rows and columns, got {data.Rows} and {data.Columns}")
+                raise DataError(
+                    f"{path}: at most {MAX_SIDE} rows and columns, got {data.Rows} and {data.Columns}"
+                )
             pixels = np.asarray(data.pixel_array, dtype=np.float32)
             rows, columns = (float(value) for value in data.PixelSpacing)
             between = data.get("SpacingBetweenSlices")
@@ -168,7 +172,9 @@ def read_dicom(path: Path) -> tuple[torch.Tensor, tuple[float, float], float | N
     except UsageError:
         raise
     except Exception as error:  # a parser of foreign bytes raises anything
-        raise DataError(f"{path}: is not a readable DICOM image with PixelSpacing ({type(error).__name__})") from error
+        raise DataError(
+            f"{path}: is not a readable DICOM image with PixelSpacing ({type(error).__name__})"
+        ) from error
     if pixels.ndim != 2:
         raise DataError(f"{path}: needs one grey image (H, W), got {pixels.shape}")
     return torch.from_numpy(pixels), (rows, columns), slice_spacing
