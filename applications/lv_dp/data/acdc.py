@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from applications.lv_dp.data.slices import LV, DataError, Phase, Slice, SliceSet
 from applications.lv_dp.errors import UsageError
 
 MAX_VOXELS = 2**25  # a volume of ACDC has below 2**22; a broken header may claim anything
+REFUSED = 30  # nibabel's level of header faults such as a spacing of 0, which it would take for 1 mm
 LAYOUT = "need DIR/patientNNN/ with Info.cfg, patientNNN_frameEE.nii.gz and patientNNN_frameEE_gt.nii.gz"
 
 
@@ -131,6 +134,17 @@ def _existing(stem: Path) -> Path:
     return plain if plain.is_file() and not packed.is_file() else packed
 
 
+@contextmanager
+def _strict(imageglobals: ModuleType) -> Iterator[None]:
+    """Let nibabel raise where it would repair a header, and log, with a value of its own."""
+    was_disabled, imageglobals.logger.disabled = imageglobals.logger.disabled, True
+    try:
+        with imageglobals.ErrorLevel(REFUSED):
+            yield
+    finally:
+        imageglobals.logger.disabled = was_disabled
+
+
 def read_volume(path: Path) -> Volume:
     """Read a three-dimensional NIfTI file.
 
@@ -142,10 +156,12 @@ def read_volume(path: Path) -> Volume:
         raise DataError(f"{path}: no such file ({LAYOUT})")
     try:
         import nibabel
+        from nibabel import imageglobals
     except ImportError as error:
         raise DataError("acdc:DIR needs nibabel: pip install 'ndgrad[lv]'") from error
     try:
-        image = nibabel.Nifti1Image.from_filename(path)
+        with _strict(imageglobals):
+            image = nibabel.Nifti1Image.from_filename(path)
         shape, zooms = image.shape, tuple(float(value) for value in image.header.get_zooms())
         if len(shape) != 3 or not 0 < np.prod(shape, dtype=float) <= MAX_VOXELS:
             raise DataError(f"{path}: needs three dimensions and at most {MAX_VOXELS} voxels, got {shape}")
