@@ -16,7 +16,7 @@ Points = list[tuple[float, float]]
 
 
 def read_contour(path: Path) -> Points:
-    """Read the corners (x, y) of a closed contour, in pixels from the centre of the first pixel.
+    """Read the corners (x, y) of a closed contour, in pixels from the corner of the image.
 
     Raises:
         DataError: no such file, a line that is not two finite numbers, or fewer than three corners.
@@ -44,8 +44,9 @@ def _point(path: Path, number: int, line: str) -> tuple[float, float]:
 def fill(points: Points, size: tuple[int, int], path: Path) -> Tensor:
     """Return the mask (H, W) bool of a contour: its inside *and* the pixels that its outline touches.
 
-    The masks that circulate for the Sunnybrook data were filled this way.  They are about 2.6 % larger than
-    the polygon, whose own area counts the pixels with their centres inside.
+    The masks that circulate for the Sunnybrook data were filled this way.  They are about half a pixel larger
+    all around than the polygon.  A pixel is met by the numbers that round down to it, so that its centre is
+    at (x + 0.5, y + 0.5).
 
     Raises:
         DataError: a corner lies outside the image; ``path`` names the contour.
@@ -55,7 +56,7 @@ def fill(points: Points, size: tuple[int, int], path: Path) -> Tensor:
         tensor(9)
     """
     H, W = size
-    if not all(-0.5 <= x <= W - 0.5 and -0.5 <= y <= H - 0.5 for x, y in points):
+    if not all(0 <= x <= W and 0 <= y <= H for x, y in points):
         raise DataError(f"{path}: the contour leaves its image ({W} x {H} pixels)")
     canvas = Image.new("L", (W, H))
     ImageDraw.Draw(canvas).polygon(points, outline=1, fill=1)
