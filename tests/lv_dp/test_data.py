@@ -119,7 +119,7 @@ def test_png_errors_are_one_line_and_name_the_file(break_folder, png_folder: Pat
 
 @pytest.mark.parametrize("source", ["", "phantom:x", "png:", "dicom:x"])
 def test_unknown_sources_are_refused(source: str) -> None:
-    with pytest.raises(DataError, match="must be phantom, png:DIR, .* or packed:FILE"):
+    with pytest.raises(DataError, match=r"must be phantom, png:DIR, .* or packed:FILE"):
         load(source)
 
 

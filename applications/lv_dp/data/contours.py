@@ -44,8 +44,8 @@ def _point(path: Path, number: int, line: str) -> tuple[float, float]:
 def fill(points: Points, size: tuple[int, int], path: Path) -> Tensor:
     """Return the mask (H, W) bool of a contour: its inside *and* the pixels that its outline touches.
 
-    The masks that circulate for the Sunnybrook data were filled this way.  They are about half a pixel larger
-    all around than the polygon.  A pixel is met by the numbers that round down to it, so that its centre is
+    The masks that circulate for the Sunnybrook data were filled this way.  They are about 2 % larger than the
+    polygon.  A pixel is met by the numbers that round down to it, so that its centre is
     at (x + 0.5, y + 0.5).
 
     Raises:

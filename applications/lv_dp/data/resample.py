@@ -2,7 +2,8 @@
 
 The pixels of the result are sampled directly from the source: the centres of both images coincide, and
 neighbouring pixels lie ``spacing`` apart, exactly.  Bilinear interpolation; beyond the source an image goes on
-with its smallest value, which is 0 in most files.  Crop and pad follow from the size.  The unpadded U-Net's pad (212 to 396) comes later, in front of the network.
+with its smallest value, which is 0 in most files.  Crop and pad follow from the size.  The unpadded U-Net's
+pad (212 to 396) comes later, in front of the network.
 """
 
 from __future__ import annotations
