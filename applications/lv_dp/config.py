@@ -90,7 +90,7 @@ class TrainConfig:
         out: run folder; a run that was stopped there goes on from its last checkpoint.
         method: unet (pixel loss) or edpcnn (through the dynamic program).
         estimator: gradient of the dynamic program; only edpcnn uses it.
-        data: ``phantom`` or ``png:DIR`` with DIR/images/NAME.png and DIR/masks/NAME.png.
+        data: ``phantom``, ``png:DIR``, ``png:DIR@MM``, ``acdc:DIR``, ``sunnybrook:DIR`` or ``packed:FILE``.
         num_train: training slices, the first of the shuffled training patients' slices.
         profile: settings: smoke (seconds) or cpu (minutes on two cores).
         seed: weights, batches, jitter, probes, and the shuffle of the training slices.
@@ -135,7 +135,7 @@ class EvaluateConfig:
 
     Attributes:
         run: run folder.
-        data: ``phantom`` or ``png:DIR``.
+        data: as in train.
         json: file for the results.
         subset: all images, or only those of the patients that the run held out.
         centers: CSV with the columns name,x,y (pixels); by default the centre of mass of each mask.

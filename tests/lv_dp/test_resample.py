@@ -85,11 +85,12 @@ def test_the_grid_s_own_pixels_are_left_as_they_are(phantom: SliceSet) -> None:
         assert item is other
 
 
-def test_volumes_stay() -> None:
-    data = load_phantom()
-    before, after = volumes(data), volumes(resample(data))
-    for patient, volume in before.items():
-        assert after[patient] == pytest.approx(volume, rel=0.05)  # small round masks lose their corners
+def test_volumes_stay(phantom: SliceSet) -> None:
+    """On average: each mask is off by the part of a pixel that its border falls into."""
+    before, after = volumes(phantom), volumes(resample(phantom, Grid(1.1, 180)))
+    for phase in ("ED", "ES"):
+        sums = [sum(volume[phase] for volume in found.values()) for found in (before, after)]
+        assert sums[1] == pytest.approx(sums[0], rel=0.01)
 
 
 def test_a_cavity_lost_on_the_way_is_dropped_with_its_reason(phantom: SliceSet) -> None:
