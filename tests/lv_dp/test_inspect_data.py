@@ -90,7 +90,7 @@ def test_the_contour_lies_on_the_border_of_the_mask(tmp_path: Path) -> None:
     """A black image with a mask high up left: the red pixels must be there, and be higher than wide."""
     mask = torch.zeros(60, 60, dtype=torch.bool)
     mask[5:25, 10:20] = True
-    item = Slice("$na_me{", "a", mask.float(), mask)  # a name that is no formula
+    item = Slice("$a_{$", "a", mask.float(), mask)  # a name that is no formula
     save_contact_sheet(tmp_path / "a.png", SliceSet((item,), (), "a"))
     with Image.open(tmp_path / "a.png") as file:
         picture = np.asarray(file.convert("RGB")).astype(int)

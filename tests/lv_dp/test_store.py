@@ -59,7 +59,8 @@ def mixed(phantom: SliceSet) -> SliceSet:
 
 @pytest.mark.parametrize("bits", [1, 8, 10, 16])
 def test_a_packed_set_comes_back_to_half_a_step(mixed: SliceSet, tmp_path: Path, bits: int) -> None:
-    report = write_pack(tmp_path / "p.npz", mixed, bits)
+    placed = tuple(dataclasses.replace(item, path=Path("/home/anna/a.png")) for item in mixed.slices)
+    report = write_pack(tmp_path / "p.npz", dataclasses.replace(mixed, slices=placed), bits)
     data = load(f"packed:{tmp_path / 'p.npz'}")
     span = max(float(item.image.max() - item.image.min()) for item in mixed.slices)
     half_a_step = 1 / (2 * (2**bits - 1))
@@ -93,6 +94,16 @@ def test_smooth_images_pack_small(tmp_path: Path, phantom: SliceSet) -> None:
 def test_impossible_bits_are_refused(phantom: SliceSet, tmp_path: Path, bits: int) -> None:
     with pytest.raises(DataError, match=r"must be in 1 \.\. 16"):
         write_pack(tmp_path / "p.npz", phantom, bits)
+
+
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(phantom: SliceSet, tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    write_pack(path, phantom)
+    before = path.read_bytes()
+    with path.open("rb") as old:
+        write_pack(path, phantom, bits=8)
+        assert old.read() == before
+    assert path.read_bytes() != before
 
 
 class Payload:

@@ -19,8 +19,8 @@ from applications.lv_dp.data.sunnybrook import AMBIGUOUS, NO_IMAGE, NO_LINK, loa
 SQUARE = "4.0 3.0\n8.5 3.0\n8.5 6.0\n4.0 6.0\n"  # x y
 
 
-def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float] | None = (1.25, 1.5)) -> None:
-    """A minimal MR image whose UIDs break the standard, as the release's do."""
+def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[object, object] | None = (1.25, 1.5)) -> None:
+    """Write a minimal MR image."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
@@ -36,8 +36,6 @@ def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float] | N
     data.PixelData = pixels.astype("<i2").tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b"2.16.124", b"2.16.09\0"))
 
 
 def pixels(number: int) -> np.ndarray:
@@ -87,6 +85,13 @@ def test_both_layouts_give_the_same_slices(folder: Path) -> None:
     for item, number in zip(data.slices, (48, 59), strict=True):
         torch.testing.assert_close(item.image, torch.from_numpy(pixels(number)).float())
         assert (item.spacing, item.slice_spacing) == ((1.25, 1.5), 8.0)
+
+
+def test_values_longer_than_the_standard_allows_are_read_in_silence(tmp_path: Path) -> None:
+    root = flat(tmp_path)
+    with pydicom.config.disable_value_validation():
+        write_dicom(image(root), pixels(59), ("1.2500000000000000001", "1.5000000000000000001"))
+    assert load_sunnybrook(root).slices[1].spacing == (1.25, 1.5)
 
 
 def test_the_contour_is_filled_with_its_outline(folder: Path) -> None:
@@ -162,6 +167,11 @@ def break_three_numbers(root: Path) -> str:
 def break_infinite(root: Path) -> str:
     contour(root, 59).write_text("1 2\n3 inf\n4 5\n")
     return "line 2 must be two numbers"
+
+
+def break_not_a_number(root: Path) -> str:
+    contour(root, 59).write_text("nan 2\n3 3\n4 5\n")
+    return "line 1 must be two numbers"
 
 
 def break_two_points(root: Path) -> str:
