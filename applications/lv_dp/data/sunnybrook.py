@@ -159,9 +159,7 @@ def read_dicom(path: Path) -> tuple[torch.Tensor, tuple[float, float], float | N
         raise DataError("sunnybrook:DIR needs pydicom: pip install 'ndgrad[lv]'") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # real files break rules of the standard, such as the length of a number
+            warnings.simplefilter("ignore")  # of files that break the standard, as by too many bytes
             data = pydicom.dcmread(path)
             if max(data.Rows, data.Columns) > MAX_SIDE:
                 raise DataError(
