@@ -12,10 +12,11 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from applications.lv_dp import compare, evaluate, release, search, segment, tables, train
+from applications.lv_dp import compare, evaluate, inspect_data, release, search, segment, tables, train
 from applications.lv_dp.compare import CompareConfig
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.inspect_data import DataConfig
 from applications.lv_dp.release import ExportConfig
 from applications.lv_dp.runs import Row
 from applications.lv_dp.search import SearchConfig
@@ -28,6 +29,7 @@ Command = (
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[SegmentConfig, tyro.conf.subcommand("segment")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[DataConfig, tyro.conf.subcommand("data")]
 )
 CONSOLE = Console()
 
@@ -52,6 +54,8 @@ def _run(config: Command) -> None:
             _search(config)
         case EvaluateConfig():
             _evaluate(config)
+        case DataConfig():
+            CONSOLE.print(inspect_data.table(inspect_data.main(config)))
         case CompareConfig():
             _compare(config)
         case SegmentConfig():

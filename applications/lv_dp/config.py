@@ -155,7 +155,7 @@ class TrainConfig:
         method: unet (pixel loss), ray_ce (each ray by itself), soft_dp (through the dynamic program, smoothed) or
             edpcnn (through the dynamic program).
         estimator: gradient of the dynamic program; only edpcnn uses it.
-        data: ``phantom`` or ``png:DIR`` with DIR/images/NAME.png and DIR/masks/NAME.png.
+        data: ``phantom``, ``png:DIR``, ``png:DIR@MM``, ``acdc:DIR``, ``sunnybrook:DIR`` or ``packed:FILE``.
         num_train: training slices, the first of the shuffled training patients' slices.
         profile: settings: smoke (seconds), cpu (minutes on two cores), thesis or paper (hours on a GPU).
         regime: published (as in the thesis: no image augmentation, one length for all) or tuned (augmentation, and
@@ -254,7 +254,7 @@ class EvaluateConfig:
 
     Attributes:
         run: run folder, or folder of released weights.
-        data: ``phantom`` or ``png:DIR``.
+        data: as in train.
         json: file for the results.
         subset: all images, or only those of the patients that the run held out.
         centers: CSV with the columns name,x,y (pixels); by default the centre of mass of each mask.

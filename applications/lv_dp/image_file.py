@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from applications.lv_dp.data.dicom import read_dicom
+from applications.lv_dp.data.nifti import read_nifti
 from applications.lv_dp.data.png import read_grey
 from applications.lv_dp.data.slices import DataError
 
@@ -47,34 +49,15 @@ def _read_png(path: Path, index: int | None) -> Picture:
 
 def _read_dicom(path: Path, index: int | None) -> Picture:
     _refuse_index(path, index)
-    try:
-        import pydicom  # an optional dependency
-    except ImportError as error:
-        raise DataError(f"{path}: DICOM needs pydicom; type: pip install pydicom") from error
-    try:
-        file = pydicom.dcmread(path)
-        values = file.pixel_array.astype(np.float32)
-        values = values * float(file.get("RescaleSlope", 1)) + float(file.get("RescaleIntercept", 0))
-        spacing = tuple(float(value) for value in file.get("PixelSpacing") or ())
-    except Exception as error:  # pydicom and its decoders raise whatever a damaged file leads them to
-        raise DataError(f"{path}: is not a readable DICOM image ({type(error).__name__})") from error
-    if file.get("PhotometricInterpretation") == "MONOCHROME1":  # the least value is white
-        values = values.max() - values
-    return _picture(path, values, spacing)
+    found = read_dicom(path)
+    return Picture(found.image, found.spacing)
 
 
 def _read_nifti(path: Path, index: int | None) -> Picture:
-    try:
-        import nibabel  # an optional dependency
-    except ImportError as error:
-        raise DataError(f"{path}: NIfTI needs nibabel; type: pip install nibabel") from error
-    try:
-        file: Any = nibabel.load(path)
-        values = np.asarray(file.dataobj, dtype=np.float32)  # (x, y) or (x, y, z)
-        x, y = (float(value) for value in file.header.get_zooms()[:2])  # some affines are without spacing
-    except Exception as error:  # nibabel and gzip raise whatever a damaged file leads them to
-        raise DataError(f"{path}: is not a readable NIfTI image ({type(error).__name__})") from error
-    return _picture(path, _plane(path, values, index).T, (y, x))
+    volume = read_nifti(path)
+    x, y = volume.zooms[:2]
+    plane = _plane(path, volume.voxels, index).T  # (x, y) -> (H, W)
+    return Picture(torch.from_numpy(np.ascontiguousarray(plane, dtype=np.float32)), (y, x))
 
 
 def _plane(path: Path, values: Any, index: int | None) -> Any:
@@ -98,14 +81,6 @@ def _plane(path: Path, values: Any, index: int | None) -> Any:
 def _refuse_index(path: Path, index: int | None) -> None:
     if index is not None:
         raise DataError(f"{path}: holds one image; leave out --slice {index}")
-
-
-def _picture(path: Path, values: Any, spacing: tuple[float, ...]) -> Picture:
-    if values.ndim != 2 or values.size == 0:
-        raise DataError(f"{path}: must be one grey image (rows, columns), got shape {values.shape}")
-    known = len(spacing) == 2 and all(0 < value < float("inf") for value in spacing)
-    image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    return Picture(image, (spacing[0], spacing[1]) if known else None)
 
 
 READERS = {".png": _read_png, ".dcm": _read_dicom, ".nii": _read_nifti, ".nii.gz": _read_nifti}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from applications.lv_dp.data.volumes import ejection_fraction
+
 Record = dict[str, Any]
 PARTS = ("edv", "esv", "ef")
 
@@ -55,16 +57,6 @@ def _volume(images: Sequence[Record], method: str | None) -> float:
     areas = [(image[method] if method else image)["area_px"] for image in images]
     pixels = [math.prod(image["spacing"]) * image["slice_spacing"] for image in images]  # mm3
     return sum(area * pixel for area, pixel in zip(areas, pixels, strict=True)) / 1000
-
-
-def ejection_fraction(ED: float, ES: float) -> float | None:
-    """Return the share in percent of the end-diastolic volume that is pumped out; None for a volume of 0.
-
-    Example:
-        >>> round(ejection_fraction(ED=295.5, ES=225.6), 1)
-        23.7
-    """
-    return 100 * (ED - ES) / ED if ED else None
 
 
 def _agreement_of(part: str, patients: dict[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:

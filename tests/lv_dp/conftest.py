@@ -44,10 +44,31 @@ def write_pair(root: Path, item: Slice) -> None:
         Image.fromarray(values.numpy().astype(np.uint8)).save(root / folder / f"{item.name}.png")
 
 
+def real_data(name: str) -> Path:
+    """Return a folder of the development data, which the project does not hold, or skip the test."""
+    base = Path(os.environ.get("NDGRAD_DATA", PROJECT.parent / "shared" / "data"))
+    if not (base / name).is_dir():
+        pytest.skip(f"{base / name} is missing: set NDGRAD_DATA to the folder that holds {name}")
+    return base / name
+
+
 @pytest.fixture(scope="session")
 def sunnybrook() -> Path:
-    base = Path(os.environ.get("NDGRAD_DATA", PROJECT.parent / "shared" / "data"))
-    folder = base / "sunnybrook_png"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is missing: set NDGRAD_DATA to the folder that holds sunnybrook_png")
+    return real_data("sunnybrook_png")
+
+
+@pytest.fixture(scope="session")
+def sunnybrook_dicom() -> Path:
+    return real_data("sunnybrook_dicom")
+
+
+@pytest.fixture(scope="session")
+def acdc() -> Path:
+    return real_data("acdc")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NDGRAD_CACHE", str(folder))
     return folder

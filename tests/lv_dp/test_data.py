@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from applications.lv_dp.data.png import load_png
 from applications.lv_dp.data.preprocess import crop, crop_back, paste, prepare
 from applications.lv_dp.data.slices import centroid
 from applications.lv_dp.data.sources import load, load_centers
-from applications.lv_dp.data.splits import held_out_patients, training_subset
+from applications.lv_dp.data.splits import held_out_fifth, held_out_patients, training_subset
 
 
 def edited(folder: Path, tmp_path: Path) -> Path:
@@ -119,13 +120,38 @@ def test_png_errors_are_one_line_and_name_the_file(break_folder, png_folder: Pat
 
 @pytest.mark.parametrize("source", ["", "phantom:x", "png:", "dicom:x"])
 def test_unknown_sources_are_refused(source: str) -> None:
-    with pytest.raises(DataError, match="must be phantom or png:DIR"):
+    with pytest.raises(DataError, match=r"must be phantom, png:DIR, .* or packed:FILE"):
         load(source)
 
 
 def test_real_slices_load(sunnybrook: Path) -> None:
     data = load(f"png:{sunnybrook}")
     assert (len(data), data.dropped, len(data.patients)) == (526, 0, 30)
+
+
+def test_a_declared_spacing_holds_for_every_slice(png_folder: Path, tmp_path: Path) -> None:
+    assert {item.spacing for item in load(f"png:{png_folder}@1.25").slices} == {(1.25, 1.25)}
+    assert {item.spacing for item in load(f"png:{png_folder}").slices} == {None}
+    named = tmp_path / "a@2"
+    shutil.copytree(png_folder, named)
+    assert {item.spacing for item in load(f"png:{named}").slices} == {None}
+    assert {item.spacing for item in load(f"png:{named}@3").slices} == {(3.0, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("x", "size of a pixel in mm, got 'x'"), ("0", "must be positive")]
+)
+def test_a_spacing_that_is_none_is_refused(png_folder: Path, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load(f"png:{png_folder}@{text}")
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused(
+    png_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"is not a readable picture \(DecompressionBombError\)"):
+        load_png(png_folder)
 
 
 # --- centres
@@ -228,6 +254,15 @@ def test_impossible_subset_sizes_are_refused(phantom: SliceSet, count: int) -> N
         training_subset(phantom, ["phantom-002"], count, 0)
 
 
+def test_every_fifth_patient_is_held_out_always() -> None:
+    data = load_phantom(PhantomConfig(patients=11, levels=2, size=32))
+    assert held_out_fifth(data) == ["phantom-004", "phantom-009"]
+    shuffled = dataclasses.replace(data, slices=data.slices[::-1])
+    assert held_out_fifth(shuffled) == held_out_fifth(data)
+    with pytest.raises(DataError, match="needs 5 patients, got 4"):
+        held_out_fifth(data.of_patients(data.patients[:4]))
+
+
 # --- phantom
 
 
@@ -268,3 +303,34 @@ def test_phantom_noise_is_rician() -> None:
 def test_image_and_mask_of_different_sizes_are_refused() -> None:
     with pytest.raises(DataError, match=r"\(4, 5\) and \(5, 4\)"):
         Slice("a", "a", torch.zeros(4, 5), torch.zeros(5, 4, dtype=torch.bool))
+
+
+def test_labels_of_another_size_are_refused() -> None:
+    with pytest.raises(DataError, match="labels"):
+        Slice("a", "a", torch.zeros(4, 5), torch.ones(4, 5) > 0, labels=torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"spacing": (1.0, 0.0)}, {"spacing": (float("nan"), 1.0)}, {"slice_spacing": -1.0}]
+)
+def test_a_spacing_must_be_positive(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="spacing must be positive"):
+        Slice("a", "a", torch.zeros(4, 5), torch.ones(4, 5) > 0, **wrong)
+
+
+def test_a_name_occurs_once(phantom: SliceSet) -> None:
+    with pytest.raises(DataError, match="two slices have the name phantom-000-IM-ED-00"):
+        SliceSet.keep_with_ventricle([phantom.slices[0]] * 2, "here")
+
+
+def test_dropped_slices_go_with_their_patient(phantom: SliceSet) -> None:
+    some = phantom.of_patients(["phantom-001"])
+    assert (some.dropped, some.drop_reasons) == (2, {"no left ventricle": 2})
+    assert {item.patient for item in some.dropped_slices} == {"phantom-001"}
+
+
+def test_phantom_slices_know_their_place(phantom: SliceSet) -> None:
+    item = phantom.slices[1]
+    assert (item.phase, item.position, item.slice_spacing, item.spacing) == ("ED", 1, 45.0, (2.8125, 2.8125))
+    assert item.labels is not None
+    torch.testing.assert_close(item.labels == 3, item.mask)

@@ -115,8 +115,8 @@ def garbage(path: Path) -> Path:
 UNREADABLE: list[tuple[Any, int | None, str]] = [
     (lambda f: garbage(f / "a.png"), None, "a.png: is not a readable picture"),
     (lambda f: garbage(f / "a.dcm"), None, "a.dcm: is not a readable DICOM image"),
-    (lambda f: garbage(f / "a.nii"), None, "a.nii: is not a readable NIfTI image"),
-    (lambda f: garbage(f / "a.nii.gz"), None, "a.nii.gz: is not a readable NIfTI image"),
+    (lambda f: garbage(f / "a.nii"), None, "a.nii: is not a readable NIfTI file"),
+    (lambda f: garbage(f / "a.nii.gz"), None, "a.nii.gz: is not a readable NIfTI file"),
     (lambda f: garbage(f / "a.jpeg"), None, r"a.jpeg: the name must end in one of \.png, \.dcm, \.nii, \.nii\.gz"),
     (lambda f: f / "a.png", None, "a.png: no such file"),
     (lambda f: write_dicom(f / "a.dcm", VALUES), 0, "holds one image; leave out --slice 0"),

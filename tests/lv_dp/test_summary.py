@@ -49,6 +49,10 @@ def with_spacing(phantom: SliceSet) -> list[Slice]:
     return [dataclasses.replace(item, spacing=SPACING) for item in phantom.slices]
 
 
+def without_spacing(phantom: SliceSet) -> list[Slice]:
+    return [dataclasses.replace(item, spacing=None, slice_spacing=None) for item in phantom.slices]
+
+
 # --- Dice and distances
 
 
@@ -63,12 +67,12 @@ def test_the_truth_scores_perfectly(phantom: SliceSet) -> None:
 def test_distances_are_in_millimetres_from_row_to_row(phantom: SliceSet) -> None:
     found = summary(evaluated(with_spacing(phantom), one_row_lower), "m")
     assert found["hd_mm"]["mean"] == pytest.approx(SPACING[0])
-    plain = summary(evaluated(list(phantom.slices), one_row_lower), "m")
+    plain = summary(evaluated(without_spacing(phantom), one_row_lower), "m")
     assert (plain["hd_mm"]["mean"], plain["hd_mm"]["unit"], plain["unit"]) == (pytest.approx(1.0), "px", "px")
 
 
 def test_one_image_without_spacing_makes_all_distances_pixels(phantom: SliceSet) -> None:
-    slices = [*with_spacing(phantom)[:3], phantom.slices[3]]
+    slices = [*with_spacing(phantom)[:3], without_spacing(phantom)[3]]
     images = evaluated(slices, one_row_lower)
     assert {image["unit"] for image in images} == {"px"}
     assert {image["m"]["hd"] for image in images} == {1.0}
@@ -92,7 +96,7 @@ def test_empty_predictions_count_in_dice_and_not_in_the_distances(phantom: Slice
 
 
 def test_nothing_but_empty_predictions_is_a_result_too(phantom: SliceSet) -> None:
-    images = evaluated(list(phantom.slices), nothing)
+    images = evaluated(without_spacing(phantom), nothing)
     found = summaries(images)
     json.dumps(found, allow_nan=False)
     assert found["m"]["empty"] == found["m"]["n"] == 16

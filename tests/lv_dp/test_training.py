@@ -223,7 +223,7 @@ def test_the_command_line_trains_and_evaluates(
     ("changes", "words"),
     [
         (["--data", "png:nowhere"], "nowhere: no such folder"),
-        (["--data", "nothing"], "must be phantom or png:DIR"),
+        (["--data", "nothing"], "must be phantom, png:DIR"),
         (["--num-train", "999"], "--num-train must be in"),
         (["--iterations", "0"], "--iterations must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from applications.lv_dp.data.slices import Slice, SliceSet
+from applications.lv_dp.data.slices import LV, MYOCARDIUM, RV, Phase, Slice, SliceSet
 
+FIELD = 180.0  # mm, width of the image
+LENGTH = 90.0  # mm, of the ventricle from base to apex
+PHASES: tuple[Phase, Phase] = ("ED", "ES")
 FINE = 3  # sub-pixels per pixel and direction
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -30,7 +33,7 @@ class PhantomConfig:
     Attributes:
         patients: number of patients, >= 1.
         levels: slice positions per patient and phase; the last lies past the apex and shows no LV.
-        size: side of the square image in pixels (about 1.4 mm each).
+        size: side of the square image of 180 mm, in pixels.
         noise: deviation of the complex noise, in units of the blood signal.
     """
 
@@ -38,6 +41,21 @@ class PhantomConfig:
     levels: int = 5
     size: int = 128
     noise: float = 0.05
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel in mm."""
+        return FIELD / self.size
+
+    @property
+    def depths(self) -> list[float]:
+        """Depth of every slice: 0 is the base, 1 the apex."""
+        return np.linspace(0.1, 1.1, self.levels).tolist()
+
+    @property
+    def slice_spacing(self) -> float | None:
+        """Distance of neighbouring slices in mm."""
+        return LENGTH / (self.levels - 1) if self.levels > 1 else None
 
 
 @dataclass(frozen=True)
@@ -198,14 +216,23 @@ def load_phantom(config: PhantomConfig | None = None, seed: int = 0) -> SliceSet
     for number, child in enumerate(np.random.SeedSequence(seed).spawn(config.patients)):
         rng = np.random.default_rng(child)
         patient = draw_patient(rng, config.size)
-        for systole in (False, True):
-            for position, level in enumerate(np.linspace(0.1, 1.1, config.levels).tolist()):
-                drawn = draw_slice(patient, level, systole, rng, config.size, config.noise)
-                name = f"phantom-{number:03d}-IM-{'ES' if systole else 'ED'}-{position:02d}"
-                slices.append(_as_slice(name, drawn))
+        for phase in PHASES:
+            for position, depth in enumerate(config.depths):
+                drawn = draw_slice(patient, depth, phase == "ES", rng, config.size, config.noise)
+                slices.append(_as_slice(f"phantom-{number:03d}", phase, position, drawn, config))
     return SliceSet.keep_with_ventricle(slices, "phantom")
 
 
-def _as_slice(name: str, drawn: Anatomy) -> Slice:
-    image, mask = torch.from_numpy(drawn.image.astype(np.float32)), torch.from_numpy(drawn.lv)
-    return Slice(name, name.split("-IM-")[0], image, mask)
+def _as_slice(patient: str, phase: Phase, position: int, drawn: Anatomy, config: PhantomConfig) -> Slice:
+    labels = RV * drawn.rv + MYOCARDIUM * drawn.myocardium + LV * drawn.lv
+    return Slice(
+        name=f"{patient}-IM-{phase}-{position:02d}",
+        patient=patient,
+        image=torch.from_numpy(drawn.image.astype(np.float32)),
+        mask=torch.from_numpy(drawn.lv),
+        spacing=(config.pixel, config.pixel),
+        phase=phase,
+        slice_spacing=config.slice_spacing,
+        position=position,
+        labels=torch.from_numpy(labels.astype(np.uint8)),
+    )

@@ -11,9 +11,19 @@ from torch import Tensor
 
 from applications.lv_dp.data.slices import DataError, Slice, SliceSet
 
+# SyntaxError: a broken PNG chunk; DecompressionBombError: a header that claims a huge picture
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
 
-def load_png(folder: str | Path) -> SliceSet:
+
+def load_png(folder: str | Path, spacing: tuple[float, float] | None = None) -> SliceSet:
     """Load every image with its mask; the patient is NAME before ``-IM-``, else NAME.
+
+    ``spacing`` (of rows, of columns) in mm holds for all images: the files do not tell.
 
     Images are read as grey values (8 or 16 bit) into float32; a mask pixel counts from half its brightest
     value on, so that 0/1 and 0/255 files both work.
@@ -33,14 +43,14 @@ def load_png(folder: str | Path) -> SliceSet:
     for name in sorted(images.keys() ^ masks.keys()):
         missing, present = ("mask", images[name]) if name in images else ("image", masks[name])
         raise DataError(f"{present}: has no {missing} of the same name")
-    slices = (_load_pair(images[name], masks[name]) for name in images)
+    slices = (_load_pair(images[name], masks[name], spacing) for name in images)
     return SliceSet.keep_with_ventricle(slices, f"png:{root}")
 
 
-def _load_pair(image: Path, mask: Path) -> Slice:
+def _load_pair(image: Path, mask: Path, spacing: tuple[float, float] | None) -> Slice:
     values = read_grey(mask)
     inside = values * 2 >= values.max() if bool(values.any()) else values > 0
-    return Slice(image.stem, image.stem.split("-IM-")[0], read_grey(image), inside, image)
+    return Slice(image.stem, image.stem.split("-IM-")[0], read_grey(image), inside, image, spacing)
 
 
 def read_grey(path: Path) -> Tensor:
@@ -53,6 +63,5 @@ def read_grey(path: Path) -> Tensor:
         with Image.open(path) as picture:
             grey = picture if picture.mode.startswith("I") else picture.convert("L")
             return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # SyntaxError: a broken PNG chunk
+    except UNREADABLE as error:
         raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +19,30 @@ class DataError(UsageError):
     """Data that cannot be used; the message is one line and names the file."""
 
 
+Phase = Literal["ED", "ES"]  # end-diastole, end-systole
+NO_VENTRICLE = "no left ventricle"
+RV, MYOCARDIUM, LV = 1, 2, 3  # values of `Slice.labels`, as in ACDC
+
+
 @dataclass(frozen=True)
 class Slice:
-    """One image (H, W) float32 with the mask (H, W) bool of its LV cavity, and where it came from.
+    """One image with the mask of its LV cavity, and what its source says about both.
 
     Attributes:
-        name: unique in its data set.
-        patient: whose heart it is.
-        image: (H, W) float32, rows and columns as displayed.
-        mask: (H, W) bool.
-        path: the image's file, for messages.
-        spacing: millimetres from row to row and from column to column; None where the source does not say.
-        phase: end-diastole or end-systole; None where the source does not say.
-        slice_spacing: millimetres from slice to slice of the patient's stack; None where it is unknown.
+        name: unique within its set.
+        patient: whom it shows; splits never part a patient's slices.
+        image: (H, W) float32, in the source's intensities.
+        mask: (H, W) bool, True in the LV cavity.
+        path: the file of the image.
+        spacing: distance of neighbouring rows and of neighbouring columns in mm, None where unknown.
+        phase: end-diastole or end-systole.
+        slice_spacing: distance in mm to the next slice of the volume, gap included.
+        position: index of the slice in its volume.
+        group: pathology.
+        labels: (H, W) uint8, 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity.
+
+    Raises:
+        DataError: image, mask and labels differ in size, or a spacing is not a positive number.
     """
 
     name: str
@@ -38,50 +51,88 @@ class Slice:
     mask: Tensor
     path: Path | None = None
     spacing: tuple[float, float] | None = None
-    phase: Literal["ED", "ES"] | None = None
+    phase: Phase | None = None
     slice_spacing: float | None = None
+    position: int | None = None
+    group: str | None = None
+    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
+        where = self.path or self.name
         if self.image.shape != self.mask.shape:
             raise DataError(
-                f"{self.path or self.name}: image and mask must have one size, "
+                f"{where}: image and mask must have one size, "
                 f"got {tuple(self.image.shape)} and {tuple(self.mask.shape)} (H, W)"
             )
+        if self.labels is not None and self.labels.shape != self.mask.shape:
+            raise DataError(f"{where}: labels {tuple(self.labels.shape)} must have the mask's size (H, W)")
+        distances = (*(self.spacing or ()), *(() if self.slice_spacing is None else (self.slice_spacing,)))
+        if not all(math.isfinite(value) and value > 0 for value in distances):
+            raise DataError(f"{where}: the spacing must be positive, got {distances} mm")
+
+    @property
+    def area(self) -> float | None:
+        """Area of the LV cavity in mm², None where the spacing is unknown.
+
+        Example:
+            >>> Slice("a", "a", torch.zeros(2, 2), torch.ones(2, 2).bool(), spacing=(1.5, 2.0)).area
+            12.0
+        """
+        return None if self.spacing is None else int(self.mask.sum()) * self.spacing[0] * self.spacing[1]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A slice that is not used, and why."""
+
+    name: str
+    patient: str
+    reason: str = NO_VENTRICLE
 
 
 @dataclass(frozen=True)
 class SliceSet:
-    """Slices that show an LV, and the patients of those that were dropped because they do not."""
+    """Slices that show an LV, and those that were dropped."""
 
     slices: tuple[Slice, ...]
-    dropped_patients: tuple[str, ...]
+    dropped_slices: tuple[Dropped, ...]
     source: str
 
     @classmethod
-    def keep_with_ventricle(cls, slices: Iterable[Slice], source: str) -> SliceSet:
-        """Drop and count the slices without an LV.
+    def keep_with_ventricle(
+        cls, slices: Iterable[Slice], source: str, dropped: Iterable[Dropped] = (), reason: str = NO_VENTRICLE
+    ) -> SliceSet:
+        """Drop and count the slices without an LV, next to those that were ``dropped`` before.
 
         Raises:
-            DataError: none remains.
+            DataError: none remains, or two slices share a name.
         """
         everything = list(slices)
         kept = tuple(item for item in everything if bool(item.mask.any()))
         if not kept:
             raise DataError(f"{source}: none of its {len(everything)} slices shows a left ventricle")
-        dropped = tuple(item.patient for item in everything if not bool(item.mask.any()))
-        return cls(kept, dropped, source)
+        repeated = [name for name, count in Counter(item.name for item in kept).items() if count > 1]
+        if repeated:
+            raise DataError(f"{source}: two slices have the name {repeated[0]}")
+        empty = (Dropped(item.name, item.patient, reason) for item in everything if not bool(item.mask.any()))
+        return cls(kept, (*dropped, *empty), source)
 
     def of_patients(self, patients: Iterable[str]) -> SliceSet:
         """Return the slices of the given patients, in order."""
         wanted = set(patients)
         kept = tuple(item for item in self.slices if item.patient in wanted)
-        dropped = tuple(name for name in self.dropped_patients if name in wanted)
+        dropped = tuple(item for item in self.dropped_slices if item.patient in wanted)
         return SliceSet(kept, dropped, self.source)
 
     @property
     def dropped(self) -> int:
         """How many slices were dropped."""
-        return len(self.dropped_patients)
+        return len(self.dropped_slices)
+
+    @property
+    def drop_reasons(self) -> dict[str, int]:
+        """How many slices were dropped for which reason."""
+        return dict(Counter(item.reason for item in self.dropped_slices))
 
     @property
     def patients(self) -> list[str]:

@@ -3,28 +3,79 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from applications.lv_dp.data.acdc import load_acdc
+from applications.lv_dp.data.pack import load_packed
 from applications.lv_dp.data.phantom import load_phantom
 from applications.lv_dp.data.png import load_png
 from applications.lv_dp.data.slices import DataError, SliceSet
+from applications.lv_dp.data.sunnybrook import load_sunnybrook
+
+SOURCES = "phantom, png:DIR, png:DIR@MILLIMETRES, acdc:DIR, sunnybrook:DIR or packed:FILE"
 
 
 def load(source: str) -> SliceSet:
-    """Load ``phantom`` or ``png:DIR``.
+    """Load ``phantom``, ``png:DIR``, ``png:DIR@MM``, ``acdc:DIR``, ``sunnybrook:DIR`` or ``packed:FILE``.
 
     Raises:
         DataError: another word, or what the loader finds wrong.
     """
+    kind, location = parse(source)
+    return load_phantom() if location is None else LOADERS[kind](location)
+
+
+def parse(source: str) -> tuple[str, str | None]:
+    """Return the kind of a source and its location, which the phantom does not have.
+
+    Example:
+        >>> parse("acdc:data/training"), parse("phantom")
+        (('acdc', 'data/training'), ('phantom', None))
+    """
     kind, _, location = source.partition(":")
-    if kind == "phantom" and not location:
-        return load_phantom()
-    if kind == "png" and location:
-        return load_png(location)
-    raise DataError(f"--data must be phantom or png:DIR, got {source!r}")
+    if source == "phantom":
+        return kind, None
+    if kind in LOADERS and location:
+        return kind, location
+    raise DataError(f"--data must be {SOURCES}, got {source!r}")
+
+
+def _load_png(location: str) -> SliceSet:
+    folder, spacing = png_location(location)
+    return load_png(folder, spacing)
+
+
+def png_location(location: str) -> tuple[Path, tuple[float, float] | None]:
+    """Part ``DIR@MM`` into the folder and the spacing of its pixels; a folder of that very name comes first.
+
+    Raises:
+        DataError: what follows the last @ is no number, and there is no such folder.
+
+    Example:
+        >>> png_location("slices@1.3672")[1]
+        (1.3672, 1.3672)
+    """
+    folder, at, number = location.rpartition("@")
+    if not at or Path(location).is_dir():
+        return Path(location), None
+    try:
+        return Path(folder), (float(number), float(number))
+    except ValueError as error:
+        raise DataError(
+            f"png:{location}: after @ stands the size of a pixel in mm, got {number!r}"
+        ) from error
+
+
+LOADERS: dict[str, Callable[[str], SliceSet]] = {
+    "png": _load_png,
+    "acdc": load_acdc,
+    "sunnybrook": load_sunnybrook,
+    "packed": load_packed,
+}
 
 
 def load_centers(path: Path, data: SliceSet) -> list[Tensor]:

@@ -1,0 +1,93 @@
+"""Preprocessing of the thesis, section 5.1: one spacing and one size for all slices.
+
+The pixels of the result are sampled directly from the source: the centres of both images coincide, and
+neighbouring pixels lie ``spacing`` apart, exactly.  Bilinear interpolation; beyond the source an image goes on
+with its smallest value, which is 0 in most files.  Crop and pad follow from the size.  The unpadded U-Net's
+pad (212 to 396) comes later, in front of the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from applications.lv_dp.data.slices import LV, DataError, Slice, SliceSet
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The common pixels.
+
+    Attributes:
+        spacing: of rows and columns, in mm.
+        size: rows and columns.
+    """
+
+    spacing: float = 1.36719
+    size: int = 212
+
+
+def resample(data: SliceSet, grid: Grid | None = None) -> SliceSet:
+    """Bring every slice to the grid; what loses its LV on the way is dropped and counted.
+
+    Raises:
+        DataError: a slice's spacing is unknown, or none keeps an LV.
+    """
+    grid = grid or Grid()
+    slices = [resample_slice(item, grid) for item in data.slices]
+    reason = f"no left ventricle on {grid.size} x {grid.size} pixels of {grid.spacing:g} mm"
+    return SliceSet.keep_with_ventricle(slices, data.source, data.dropped_slices, reason)
+
+
+def resample_slice(item: Slice, grid: Grid) -> Slice:
+    """Bring one slice to the grid; a mask is True where the interpolated one is at least 1/2.
+
+    Raises:
+        DataError: the spacing is unknown.
+    """
+    if item.spacing is None:
+        raise DataError(
+            f"{item.path or item.name}: resampling needs the pixel spacing; declare it, for example png:DIR@1.3672"
+        )
+    if (item.spacing, *item.image.shape) == ((grid.spacing, grid.spacing), grid.size, grid.size):
+        return item
+    low = item.image.min()
+    layers = [item.image - low, item.mask.float(), *_one_hot(item.labels)]
+    image, mask, *labels = sample(torch.stack(layers), item.spacing, grid)
+    inside = mask >= 0.5
+    return dataclasses.replace(
+        item,
+        image=image + low,
+        mask=inside,
+        labels=_likeliest(torch.stack(labels), inside) if labels else None,
+        spacing=(grid.spacing, grid.spacing),
+    )
+
+
+def _one_hot(labels: Tensor | None) -> list[Tensor]:
+    """Return the soft masks of everything but the LV, which has its own."""
+    return [] if labels is None else [(labels == value).float() for value in range(LV)]
+
+
+def _likeliest(soft: Tensor, inside: Tensor) -> Tensor:
+    """Return the label (H, W) uint8 with the most weight in soft (3, H, W); the LV is where its mask is."""
+    return torch.where(inside, LV, soft.argmax(dim=0)).to(torch.uint8)
+
+
+def sample(images: Tensor, spacing: tuple[float, float], grid: Grid) -> Tensor:
+    """Interpolate images (C, H, W) with the given spacing at the grid's pixels: (C, size, size), 0 beyond them.
+
+    Example:
+        >>> sample(torch.tensor([[[0.0, 4.0, 8.0, 12.0]]]).expand(1, 4, 4), (1.0, 1.0), Grid(2.0, 2))[0]
+        tensor([[ 2., 10.],
+                [ 2., 10.]])
+    """
+    H, W = images.shape[-2:]
+    millimetres = (torch.arange(grid.size) - (grid.size - 1) / 2) * grid.spacing  # from the centre
+    y, x = (2 * millimetres / (step * count) for step, count in zip(spacing, (H, W), strict=True))
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (size, size, 2), +-1 = outer edges
+    return F.grid_sample(images[None], points[None], padding_mode="zeros", align_corners=False)[0]
