@@ -1,7 +1,8 @@
-"""Command line: ``python -m applications.lv_dp train|evaluate``; ``--help`` after either lists options."""
+"""Command line: ``python -m applications.lv_dp train|evaluate|reproduce``; ``--help`` after either lists options."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -14,11 +15,14 @@ from rich.table import Table
 from applications.lv_dp import evaluate, train
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.experiments import console
+from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.runs import Row
 
 Command = (
     Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+    | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce", description=console.HELP)]
 )
 CONSOLE = Console()
 
@@ -30,8 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
         set_threads(config.threads)
         if isinstance(config, TrainConfig):
             _train(config)
-        else:
+        elif isinstance(config, EvaluateConfig):
             _evaluate(config)
+        else:
+            words = sys.argv[1:] if arguments is None else arguments
+            console.run(config, CONSOLE, shlex.join(["python", "-m", "applications.lv_dp", *words]))
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

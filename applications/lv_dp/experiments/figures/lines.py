@@ -1,0 +1,79 @@
+"""Dice against a number or a choice, one line for each row, with the thesis' numbers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from applications.lv_dp.experiments.figures.style import COLOURS, MARKERS, SMALL, label, panels, say_empty
+from applications.lv_dp.experiments.summaries import Entry
+
+Column = int | float | str
+Thesis = Mapping[str, Mapping[int, float]]  # by row and column
+DICE = "Dice inside the star's square (held-out)"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis and the title."""
+
+    label: str
+    title: str
+    scale: Literal["linear", "log", "category"] = "linear"
+
+
+def draw_lines(entries: Sequence[Entry], axis: Axis, thesis: Thesis | None = None) -> Figure:
+    """Draw means, bars of one standard deviation over the seeds, and dashed lines for the thesis."""
+    figure, (panel,) = panels(1, 1, (7.2, 4.4), axis.title)
+    columns = list(dict.fromkeys(entry.column for entry in entries))
+    places: dict[Column, float] = {c: _place(c, i, axis) for i, c in enumerate(columns)}
+    rows = list(dict.fromkeys(entry.row for entry in entries))
+    for i, row in enumerate(rows):
+        _draw_row(panel, [entry for entry in entries if entry.row == row], places, i)
+        _draw_thesis(panel, (thesis or {}).get(row, {}), i)
+    label(panel, axis.label, DICE)
+    _ticks(panel, axis, places, thesis or {})
+    if not any(entry.values for entry in entries):
+        say_empty(panel)
+    if len(rows) > 1:
+        figure.legend(loc="outside right upper", fontsize=SMALL, frameon=False)
+    return figure
+
+
+def _place(column: Column, index: int, axis: Axis) -> float:
+    return float(index) if axis.scale == "category" else float(column)
+
+
+def _draw_row(panel: Axes, entries: Sequence[Entry], places: Mapping[Column, float], i: int) -> None:
+    measured = [(places[e.column], e.mean, e.deviation or 0.0) for e in entries if e.mean is not None]
+    x, y, bars = zip(*measured, strict=True) if measured else ((), (), ())
+    colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    panel.errorbar(
+        x, y, bars, label=entries[0].row, capsize=3, color=colour, marker=marker, markersize=5, linewidth=1.5
+    )
+
+
+def _draw_thesis(panel: Axes, numbers: Mapping[int, float], i: int) -> None:
+    if numbers:
+        name = "thesis (ACDC), same colours" if i == 0 else None
+        colour = COLOURS[i % len(COLOURS)]
+        panel.plot(
+            list(numbers), list(numbers.values()), "--", color=colour, alpha=0.5, linewidth=1, label=name
+        )
+
+
+def _ticks(panel: Axes, axis: Axis, places: Mapping[Column, float], thesis: Thesis) -> None:
+    if axis.scale == "category":
+        panel.set_xticks(list(places.values()), [str(column) for column in places])
+        panel.set_xlim(-0.5, len(places) - 0.5)
+    elif axis.scale == "log":
+        panel.set_xscale("log")
+        ticks = sorted({int(p) for p in places.values()} | {c for row in thesis.values() for c in row})
+        panel.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45)
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_minor_formatter(NullFormatter())
