@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from applications.lv_dp.experiments import published
 from applications.lv_dp.experiments.experiment import Experiment
@@ -26,7 +27,8 @@ class Ablation:
         values: what it is set to; for smoke the first two.
         label: of the horizontal axis.
         title: of the figure.
-        shown: names of values that do not speak for themselves.
+        shown: how a value is written in the table.
+        scale: whether the values have an order.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Ablation:
     label: str
     title: str
     shown: Callable[[Value], Value] = lambda value: value
+    scale: Literal["steps", "choices"] = "steps"
 
     def points(self, options: ReproduceConfig) -> list[Point]:
         """Return one point for each value."""
@@ -48,7 +51,7 @@ class Ablation:
     def experiment(self) -> Experiment:
         """Return the experiment."""
         name = f"ablation-{self.name}"
-        axis = Axis(self.label, self.title, scale="category")
+        axis = Axis(self.label, self.title, scale=self.scale)
         return scored(
             name,
             self.title,
@@ -125,7 +128,8 @@ ABLATIONS = (
         "placement",
         fixed("fixed", "normal", "uniform"),
         "centre of the star in training",
-        "Placement of the star in training: at the given centre, truncated normal, uniform in the mask",
+        "Placement of the star in training: given centre, truncated normal, uniform in the mask",
+        scale="choices",
     ),
 )
 

@@ -18,7 +18,7 @@ from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.experiments.summaries import Entry
 
 HIDDEN = (10, 20, 50, 200, 1000, 5000, 20000)  # the thesis' text and caption differ; both sets, and 1000
-STEPS: dict[ProfileName, int] = {"smoke": 100}
+STEPS: dict[ProfileName, int] = {"smoke": 200}
 DEFAULT_STEPS = 2000
 POINTS = 201
 
@@ -54,7 +54,7 @@ class FitCell(Cell):
         """Fit, and return the fitted values and the root of the mean squared error."""
         x = torch.linspace(-1, 1, POINTS)[:, None]
         network = self._network()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.03 / self.hidden**0.5)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1 / self.hidden**0.5)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for step in range(1, self.steps + 1):
             loss = (network(x) - target(x)).square().mean()

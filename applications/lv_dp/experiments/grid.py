@@ -20,14 +20,19 @@ def points(options: ReproduceConfig) -> list[Point]:
     """Return every pair (N, delta), smoothed over about N/4 rays."""
     rays = RAYS.get(options.profile, AS_IN_THE_THESIS[0])
     deltas = DELTAS.get(options.profile, AS_IN_THE_THESIS[1])
-    size = options.at_most(SLICES.get(options.profile, 200), INNER_SEED)
-    return [_point(options, size, N, delta) for N in rays for delta in deltas]
+    return [_point(options, N, delta) for N in rays for delta in deltas]
 
 
-def _point(options: ReproduceConfig, size: int, N: int, delta: int) -> Point:
+def size(options: ReproduceConfig) -> int:
+    """Return the number of training slices."""
+    return options.at_most(SLICES.get(options.profile, 200), INNER_SEED)
+
+
+def _point(options: ReproduceConfig, N: int, delta: int) -> Point:
     change = (f"num_rays={N}", f"delta={delta}", f"smoothing={quarter(N)}")
     cells = tuple(
-        options.training(size, seed, change=change, inner_seed=INNER_SEED) for seed in options.all_seeds
+        options.training(size(options), seed, change=change, inner_seed=INNER_SEED)
+        for seed in options.all_seeds
     )
     return Point(f"N = {N}", delta, "edpcnn", cells)
 
@@ -38,7 +43,9 @@ EXPERIMENTS = (
         "grid of the number of rays N and the smoothness delta, on patients held out within the training ones",
         points,
         lambda options, entries: draw_heat(
-            entries, "smoothness delta (indices)", "EDPCNN: Dice on inner held-out patients"
+            entries,
+            "smoothness delta (indices)",
+            f"EDPCNN, {size(options)} slices: Dice on held-out patients",
         ),
         published=published.CLAIMS["figure-5-2"],
     ),

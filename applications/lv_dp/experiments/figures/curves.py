@@ -8,6 +8,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from applications.lv_dp.experiments.figures.style import COLOURS, SMALL, label, panels, say_empty
 
@@ -34,6 +35,7 @@ def draw_curves(
         for curve in curves:
             colour, style = COLOURS[methods.index(curve.method)], STYLES[which.index(curve.which)]
             axis.plot(curve.x, curve.y, style, color=colour, marker="o", markersize=3, linewidth=1.3)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         label(axis, "iteration", "Dice, whole image", name)
         if not curves:
             say_empty(axis)

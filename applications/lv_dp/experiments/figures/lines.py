@@ -20,11 +20,22 @@ DICE = "Dice inside the star's square (held-out)"
 
 @dataclass(frozen=True)
 class Axis:
-    """The horizontal axis and the title."""
+    """The horizontal axis and the title.
+
+    Attributes:
+        label: of the axis.
+        title: of the figure.
+        scale: linear, log, or evenly spaced: steps of an order, or choices without one, which no line joins.
+    """
 
     label: str
     title: str
-    scale: Literal["linear", "log", "category"] = "linear"
+    scale: Literal["linear", "log", "steps", "choices"] = "linear"
+
+    @property
+    def is_even(self) -> bool:
+        """Whether columns stand at even distances."""
+        return self.scale in ("steps", "choices")
 
 
 def draw_lines(entries: Sequence[Entry], axis: Axis, thesis: Thesis | None = None) -> Figure:
@@ -34,27 +45,32 @@ def draw_lines(entries: Sequence[Entry], axis: Axis, thesis: Thesis | None = Non
     places: dict[Column, float] = {c: _place(c, i, axis) for i, c in enumerate(columns)}
     rows = list(dict.fromkeys(entry.row for entry in entries))
     for i, row in enumerate(rows):
-        _draw_row(panel, [entry for entry in entries if entry.row == row], places, i)
+        _draw_row(panel, [entry for entry in entries if entry.row == row], places, i, axis)
         _draw_thesis(panel, (thesis or {}).get(row, {}), i)
-    label(panel, axis.label, DICE)
+    label(panel, axis.label, DICE, rows[0] if len(rows) == 1 else "")
     _ticks(panel, axis, places, thesis or {})
     if not any(entry.values for entry in entries):
         say_empty(panel)
     if len(rows) > 1:
-        figure.legend(loc="outside right upper", fontsize=SMALL, frameon=False)
+        figure.legend(loc="outside right center", fontsize=SMALL, frameon=False)
     return figure
 
 
 def _place(column: Column, index: int, axis: Axis) -> float:
-    return float(index) if axis.scale == "category" else float(column)
+    return float(index) if axis.is_even else float(column)
 
 
-def _draw_row(panel: Axes, entries: Sequence[Entry], places: Mapping[Column, float], i: int) -> None:
+def _draw_row(
+    panel: Axes, entries: Sequence[Entry], places: Mapping[Column, float], i: int, axis: Axis
+) -> None:
     measured = [(places[e.column], e.mean, e.deviation or 0.0) for e in entries if e.mean is not None]
     x, y, bars = zip(*measured, strict=True) if measured else ((), (), ())
-    colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    colour, form = (
+        COLOURS[i % len(COLOURS)],
+        MARKERS[i % len(MARKERS)] + ("" if axis.scale == "choices" else "-"),
+    )
     panel.errorbar(
-        x, y, bars, label=entries[0].row, capsize=3, color=colour, marker=marker, markersize=5, linewidth=1.5
+        x, y, bars, fmt=form, color=colour, label=entries[0].row, capsize=3, markersize=5, linewidth=1.5
     )
 
 
@@ -68,7 +84,7 @@ def _draw_thesis(panel: Axes, numbers: Mapping[int, float], i: int) -> None:
 
 
 def _ticks(panel: Axes, axis: Axis, places: Mapping[Column, float], thesis: Thesis) -> None:
-    if axis.scale == "category":
+    if axis.is_even:
         panel.set_xticks(list(places.values()), [str(column) for column in places])
         panel.set_xlim(-0.5, len(places) - 0.5)
     elif axis.scale == "log":
