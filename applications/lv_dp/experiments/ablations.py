@@ -42,7 +42,8 @@ class Ablation:
     def points(self, options: ReproduceConfig) -> list[Point]:
         """Return one point for each value."""
         values = self.values(options)[: 2 if options.is_small else None]
-        return [Point("EDPCNN", self.shown(value), "edpcnn", self._cells(options, value)) for value in values]
+        row = f"EDPCNN, {options.sizes()[0]} training slices"
+        return [Point(row, self.shown(value), "edpcnn", self._cells(options, value)) for value in values]
 
     def _cells(self, options: ReproduceConfig, value: Value) -> tuple[TrainCell, ...]:
         change, size = (f"{self.setting}={value}",), options.sizes()[0]

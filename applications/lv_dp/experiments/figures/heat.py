@@ -15,7 +15,7 @@ def draw_heat(entries: Sequence[Entry], label: str, title: str) -> Figure:
     """Draw rows downwards and columns to the right; grey is not measured."""
     rows = list(dict.fromkeys(entry.row for entry in entries))
     columns = list(dict.fromkeys(entry.column for entry in entries))
-    figure, (panel,) = panels(1, 1, (2.2 + 1.0 * len(columns), 1.6 + 0.7 * len(rows)), title)
+    figure, (panel,) = panels(1, 1, (2.8 + 1.0 * len(columns), 1.6 + 0.7 * len(rows)), title)
     values = np.full((len(rows), len(columns)), np.nan)
     for entry in entries:
         place = rows.index(entry.row), columns.index(entry.column)

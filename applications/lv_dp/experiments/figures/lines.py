@@ -47,6 +47,8 @@ def draw_lines(entries: Sequence[Entry], axis: Axis, thesis: Thesis | None = Non
     for i, row in enumerate(rows):
         _draw_row(panel, [entry for entry in entries if entry.row == row], places, i, axis)
         _draw_thesis(panel, (thesis or {}).get(row, {}), i)
+    if thesis:
+        panel.plot([], [], "--", color="0.4", linewidth=1, label="thesis (ACDC), same colours")
     label(panel, axis.label, DICE, rows[0] if len(rows) == 1 else "")
     _ticks(panel, axis, places, thesis or {})
     if not any(entry.values for entry in entries):
@@ -65,22 +67,17 @@ def _draw_row(
 ) -> None:
     measured = [(places[e.column], e.mean, e.deviation or 0.0) for e in entries if e.mean is not None]
     x, y, bars = zip(*measured, strict=True) if measured else ((), (), ())
-    colour, form = (
-        COLOURS[i % len(COLOURS)],
-        MARKERS[i % len(MARKERS)] + ("" if axis.scale == "choices" else "-"),
-    )
+    joined = "" if axis.scale == "choices" else "-"
+    form, colour = MARKERS[i % len(MARKERS)] + joined, COLOURS[i % len(COLOURS)]
     panel.errorbar(
         x, y, bars, fmt=form, color=colour, label=entries[0].row, capsize=3, markersize=5, linewidth=1.5
     )
 
 
 def _draw_thesis(panel: Axes, numbers: Mapping[int, float], i: int) -> None:
-    if numbers:
-        name = "thesis (ACDC), same colours" if i == 0 else None
-        colour = COLOURS[i % len(COLOURS)]
-        panel.plot(
-            list(numbers), list(numbers.values()), "--", color=colour, alpha=0.5, linewidth=1, label=name
-        )
+    panel.plot(
+        list(numbers), list(numbers.values()), "--", color=COLOURS[i % len(COLOURS)], alpha=0.5, linewidth=1
+    )
 
 
 def _ticks(panel: Axes, axis: Axis, places: Mapping[Column, float], thesis: Thesis) -> None:
