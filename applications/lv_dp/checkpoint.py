@@ -11,16 +11,17 @@ from typing import Any
 import torch
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole: ``write`` fills another one of this process, which then takes its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
     os.replace(partial, path)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; whoever is interrupted keeps the previous file."""
-    _replace(path, lambda partial: torch.save(state, partial))
+    replace(path, lambda partial: torch.save(state, partial))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
-    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -62,21 +62,30 @@ def roughest(results: Results, cell: TrainCell) -> list[str]:
 
 
 def _stages(results: Results, cell: TrainCell, seen: list[View]) -> Figure:
-    return pictures.draw_stages(seen[0])
+    return pictures.draw_stages(seen[0], f"From image to contour: {seen[0].name}\n{_trained(cell)}")
 
 
 def _smoothing(results: Results, cell: TrainCell, seen: list[View]) -> Figure:
-    return pictures.draw_smoothing(seen[0], cell.config.settings.smoothing)
+    window = cell.config.settings.smoothing
+    title = (
+        f"Indices before and after the moving average over {window} rays: {seen[0].name}\n{_trained(cell)}"
+    )
+    return pictures.draw_smoothing(seen[0], title)
 
 
 def _sizes(results: Results, cell: TrainCell, seen: list[View]) -> Figure:
-    return pictures.draw_rows(seen, "EDPCNN on held-out slices, from the smallest to the largest ventricle")
+    return pictures.draw_rows(seen, f"Held-out slices, from a small to a large ventricle\n{_trained(cell)}")
 
 
 def _failure(results: Results, cell: TrainCell, seen: list[View]) -> Figure:
     dice = {image["name"]: _dice(image) for image in images(results, cell)}
     areas = [(float(item.mask.sum()), dice[item.name]) for item in held_out_slices(results, cell)]
-    return pictures.draw_failure(seen[0], areas)
+    return pictures.draw_failure(seen[0], areas, f"The worst held-out slice\n{_trained(cell)}")
+
+
+def _trained(cell: TrainCell) -> str:
+    """Say how the model was trained."""
+    return f"EDPCNN, {cell.config.num_train} training slices, {cell.config.settings.iterations} iterations"
 
 
 def _experiment(

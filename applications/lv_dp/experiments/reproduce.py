@@ -93,6 +93,4 @@ def _cell(results: Results, cell: Cell) -> dict[str, Any]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, as a whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=150)
-    partial.replace(path)
+    checkpoint.replace(path, lambda partial: figure.savefig(partial, format="png", dpi=150))

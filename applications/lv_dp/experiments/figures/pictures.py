@@ -13,13 +13,13 @@ from torch import Tensor
 from applications.lv_dp.experiments.figures.style import COLOURS, MEDIUM, SMALL, label, panels
 from applications.lv_dp.experiments.views import View
 
-TRUTH, RAW, FOUND = COLOURS[2], COLOURS[4], COLOURS[1]
+TRUTH, RAW, FOUND = COLOURS[2], COLOURS[5], COLOURS[1]
 OUTLINE = [effects.withStroke(linewidth=2.5, foreground="white")]  # lines stay visible on any grey
 
 
-def draw_stages(view: View) -> Figure:
+def draw_stages(view: View, title: str) -> Figure:
     """Draw the stages of the pipeline, (a) to (f) as in figures 4.3 and 4.4 of the thesis."""
-    figure, axes = panels(2, 3, (9.6, 6.8), f"From image to contour: {view.name}")
+    figure, axes = panels(2, 3, (9.6, 6.8), title)
     show(axes[0], view.image, "(a) input image")
     show(axes[1], view.output, "(b) output map (logits) with the star", figure)
     _star(axes[1], view)
@@ -33,9 +33,8 @@ def draw_stages(view: View) -> Figure:
     return figure
 
 
-def draw_smoothing(view: View, window: int) -> Figure:
+def draw_smoothing(view: View, title: str) -> Figure:
     """Draw the contour before and after the moving average, and the indices of both."""
-    title = f"Indices before and after the moving average over {window} rays: {view.name}"
     figure, axes = panels(1, 3, (11.4, 4.0), title)
     for axis, name, indices, colour in (
         (axes[0], "original", view.raw, RAW),
@@ -60,13 +59,13 @@ def draw_rows(seen: Sequence[View], title: str) -> Figure:
     return figure
 
 
-def draw_failure(view: View, areas: Sequence[tuple[float, float]]) -> Figure:
+def draw_failure(view: View, areas: Sequence[tuple[float, float]], title: str) -> Figure:
     """Draw one slice as `draw_rows` does, and the Dice of all slices against their area in pixels."""
-    figure, axes = panels(1, 4, (12.6, 3.6), f"The worst held-out slice: {view.name}")
+    figure, axes = panels(1, 4, (12.6, 3.6), title)
     _row(figure, axes[:3], view)
     x, y = zip(*areas, strict=True)
     axes[3].scatter(x, y, s=12, color=COLOURS[0])
-    axes[3].scatter(float(view.truth.sum()), view.dice, s=60, facecolors="none", edgecolors=FOUND)
+    axes[3].scatter(*min(areas, key=lambda point: point[1]), s=60, facecolors="none", edgecolors=FOUND)
     axes[3].set_xscale("log")
     label(axes[3], "area of the ventricle (pixels)", "Dice", "all held-out slices")
     return figure
@@ -100,7 +99,7 @@ def show_warped(axis: Axes, view: View, title: str) -> None:
 
 def _star(axis: Axes, view: View) -> None:
     for ray in view.rays:
-        axis.plot(ray[:, 0], ray[:, 1], ".", color="white", markersize=1.2)
+        axis.plot(ray[:, 0], ray[:, 1], "-", color=FOUND, linewidth=0.6)
     axis.set_xlim(-0.5, view.image.shape[1] - 0.5)
     axis.set_ylim(view.image.shape[0] - 0.5, -0.5)
 
