@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from applications.lv_dp.config import ProfileName
+from applications.lv_dp.experiments import published
 from applications.lv_dp.experiments.cells import Cell, Result, Store, Watch
 from applications.lv_dp.experiments.experiment import Experiment, Results
 from applications.lv_dp.experiments.figures.fits import draw_fits
@@ -110,6 +111,6 @@ EXPERIMENTS = (
         cells,
         entries,
         figure,
-        "the more hidden units, the better the fit",
+        published.CLAIMS["figure-2-1"],
     ),
 )

@@ -26,6 +26,7 @@ TABLE_5_2: dict[str, dict[str, float]] = {  # seconds on an NVIDIA GTX 1080 Ti
 }
 
 CLAIMS: dict[str, str] = {
+    "figure-2-1": "the more hidden units, the better the fit",
     "figure-5-2": "N = 25 and delta = 1 are good; Dice drops by about 3 % at the extremes (N = 100, delta = 10)",
     "figure-5-4": "no significant degradation at 0.2 of the object radius or below",
     "figure-5-5": "with 10 slices the U-Net varies and overfits, EDPCNN does not",

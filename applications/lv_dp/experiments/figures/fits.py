@@ -20,7 +20,7 @@ def draw_fits(
     columns = min(COLUMNS, len(fits))
     rows = math.ceil(len(fits) / columns)
     title = f"x sin 4x - cos √(15|x|), and networks of one hidden layer after {steps} steps"
-    figure, axes = panels(rows, columns, (2.9 * columns, 0.9 + 2.4 * rows), title, sharex=True, sharey=True)
+    figure, axes = panels(rows, columns, (2.9 * columns, 0.9 + 2.4 * rows), title, sharey=True)
     for axis, (hidden, fit) in zip(axes, fits.items(), strict=False):
         axis.plot(x, y, color="black", linewidth=2.5, alpha=0.35, label="function")
         label(axis, "x", "y", f"{hidden} units" + (f", RMSE {fit['rmse']:.3f}" if fit else ""))
