@@ -82,7 +82,7 @@ def unique(cells: Iterable[Cell]) -> list[Cell]:
 
 def _here(cells: Sequence[Cell], store: Store, plan: Plan, started: Started) -> Iterator[Cell]:
     for cell in cells:
-        if not plan.late and attempt(cell, store, plan.stop, started(cell)):
+        if attempt(cell, store, plan.stop, started(cell)):
             yield cell
 
 
