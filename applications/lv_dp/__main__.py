@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from applications.lv_dp import compare, evaluate, inspect_data, release, search,
 from applications.lv_dp.compare import CompareConfig
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.experiments import console
+from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.inspect_data import DataConfig
 from applications.lv_dp.release import ExportConfig
 from applications.lv_dp.runs import Row
@@ -30,6 +33,7 @@ Command = (
     | Annotated[SegmentConfig, tyro.conf.subcommand("segment")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[DataConfig, tyro.conf.subcommand("data")]
+    | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce", description=console.HELP)]
 )
 CONSOLE = Console()
 
@@ -39,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(Command, args=arguments, prog="python -m applications.lv_dp")
     try:
         set_threads(config.threads)
-        _run(config)
+        _run(config, sys.argv[1:] if arguments is None else arguments)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(config: Command) -> None:
+def _run(config: Command, words: list[str]) -> None:
     match config:
         case TrainConfig():
             _train(config)
@@ -56,6 +60,8 @@ def _run(config: Command) -> None:
             _evaluate(config)
         case DataConfig():
             CONSOLE.print(inspect_data.table(inspect_data.main(config)))
+        case ReproduceConfig():
+            console.run(config, CONSOLE, shlex.join(["python", "-m", "applications.lv_dp", *words]))
         case CompareConfig():
             _compare(config)
         case SegmentConfig():

@@ -14,9 +14,9 @@ from applications.lv_dp.errors import UsageError
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put that in its place."""
+    """Write a file as a whole: ``write`` fills another one of this process, which then takes its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
     os.replace(partial, path)
 

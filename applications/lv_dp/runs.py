@@ -27,6 +27,7 @@ class Row:
         evaluations: rows handed to the dynamic program.
         gradient_error: of the bypass network on probes it has not been fitted to, relative; empty without one.
         held_out_dice: whole-image Dice on the held-out patients, where it was measured.
+        train_dice: Dice on the first of the training crops at the same time, not augmented, stars at given centres.
     """
 
     iteration: int
@@ -35,6 +36,7 @@ class Row:
     evaluations: int
     gradient_error: float | None = None
     held_out_dice: float | None = None
+    train_dice: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from applications.lv_dp.data.sources import load
 from applications.lv_dp.data.splits import held_out_patients, training_subset
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.evaluate import mean_scores, score_images
+from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
 from applications.lv_dp.provenance import provenance
 from applications.lv_dp.runs import Row, checkpoint_path, write_config, write_metrics
 
+TRAINING_SCORED = 32  # training slices whose Dice is measured with the held-out one
 Report = Callable[[Row, int], None]
 
 
@@ -79,7 +82,8 @@ def main(config: TrainConfig, report: Report = quiet) -> dict[str, Any]:
         last = iteration == settings.iterations
         if last or iteration % settings.evaluate_every == 0:
             scores = held_out_scores(training)
-            row = Row(**asdict(row) | {"held_out_dice": scores[_own_name(config)]["dice_whole"]})
+            held_out = scores[_own_name(config)]["dice_whole"]
+            row = Row(**asdict(row) | {"held_out_dice": held_out, "train_dice": training_dice(training)})
         training.rows.append(row)
         if last or iteration % settings.checkpoint_every == 0:
             checkpoint.save(checkpoint_path(config.out), training.state())
@@ -159,6 +163,17 @@ def held_out_scores(training: Training) -> dict[str, dict[str, float]]:
     circle = partial(circle_masks, mean_radius(training.batch.masks))
     predict = METHODS[training.config.method].predictions | {"mean_circle": circle}
     return mean_scores(score_images(training.model, training.held_out, training.held_out_batch, predict))
+
+
+def training_dice(training: Training) -> float:
+    """Return the mean Dice of the model as it stands on the first of its own training crops."""
+    batch = training.batch.select(torch.arange(min(len(training.batch), TRAINING_SCORED)))
+    predict = METHODS[training.config.method].predictions[_own_name(training.config)]
+    training.model.eval()
+    with torch.no_grad():
+        masks = predict(training.model, batch)
+    training.model.train()
+    return fmean(dice(mask, truth) for mask, truth in zip(masks, batch.masks, strict=True))
 
 
 def finish(training: Training, scores: dict[str, dict[str, float]]) -> dict[str, Any]:

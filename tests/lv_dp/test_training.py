@@ -15,6 +15,7 @@ from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName,
 from applications.lv_dp.data.sources import load
 from applications.lv_dp.data.splits import held_out_patients
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.model import METHODS
 from applications.lv_dp.runs import checkpoint_path, open_run
 from applications.lv_dp.search import SearchConfig
 
@@ -99,6 +100,17 @@ def test_a_killed_training_goes_on_as_if_undisturbed(
         torch.testing.assert_close(states[1][key], states[0][key], rtol=0, atol=0)
     for row, expected in zip(metrics(killed.out), metrics(undisturbed.out), strict=True):
         assert row | {"seconds": ""} == expected | {"seconds": ""}
+
+
+def test_training_dice_compares_with_the_training_masks(
+    png_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = train.start(job(png_folder, tmp_path, method="unet"))
+    monkeypatch.setitem(METHODS["unet"].predictions, "unet", lambda model, batch: batch.masks)
+    assert train.training_dice(training) == 1.0
+    monkeypatch.setitem(METHODS["unet"].predictions, "unet", lambda model, batch: ~batch.masks)
+    assert train.training_dice(training) == 0.0
+    assert training.model.training
 
 
 def test_seeds_decide_everything(png_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ and Patz, Magnetic Resonance in Medicine 34, 1995).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -203,6 +204,7 @@ def _bias_field(coefficients: Array, size: int) -> Array:
     return field
 
 
+@functools.lru_cache(maxsize=4)  # seconds to draw; nobody changes a slice
 def load_phantom(config: PhantomConfig | None = None, seed: int = 0) -> SliceSet:
     """Draw the data set; the same seed gives the same images.
 

@@ -1,0 +1,25 @@
+"""The data of an experiment: loaded once in a process, and told apart by what is in it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data.sources import load
+
+
+@functools.lru_cache(maxsize=2)
+def shared_data(source: str) -> SliceSet:
+    """Return the slices of ``--data``, loaded once."""
+    return load(source)
+
+
+@functools.lru_cache(maxsize=2)
+def fingerprint(source: str) -> str:
+    """Return what tells a data set from another one in the same place: names, sizes, sums of grey and mask."""
+    digest = hashlib.sha256()
+    for item in shared_data(source).slices:
+        sums = f"{float(item.image.double().sum()):.9g} {int(item.mask.sum())}"
+        digest.update(f"{item.name} {tuple(item.image.shape)} {sums}\n".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""Drawing: from entries and pictures to matplotlib figures; nothing is computed here."""
