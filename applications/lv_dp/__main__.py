@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -17,7 +17,6 @@ from applications.lv_dp import compare, evaluate, inspect_data, release, search,
 from applications.lv_dp.compare import CompareConfig
 from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.errors import UsageError
-from applications.lv_dp.experiments import console
 from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.inspect_data import DataConfig
 from applications.lv_dp.release import ExportConfig
@@ -33,24 +32,34 @@ Command = (
     | Annotated[SegmentConfig, tyro.conf.subcommand("segment")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[DataConfig, tyro.conf.subcommand("data")]
-    | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce", description=console.HELP)]
 )
 CONSOLE = Console()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; a wrong path or value is one line on standard error and status 2."""
-    config = tyro.cli(Command, args=arguments, prog="python -m applications.lv_dp")
+    words = sys.argv[1:] if arguments is None else arguments
+    config = tyro.cli(_commands(words), args=words, prog="python -m applications.lv_dp")
     try:
         set_threads(config.threads)
-        _run(config, sys.argv[1:] if arguments is None else arguments)
+        _run(config, words)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(config: Command, words: list[str]) -> None:
+def _commands(words: list[str]) -> Any:
+    """Return all commands; the list of experiments, which loads matplotlib, only where it is asked for."""
+    description: str | None = None
+    if words[:1] == ["reproduce"]:
+        from applications.lv_dp.experiments import console
+
+        description = console.HELP
+    return Command | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce", description=description)]
+
+
+def _run(config: Command | ReproduceConfig, words: list[str]) -> None:
     match config:
         case TrainConfig():
             _train(config)
@@ -61,6 +70,8 @@ def _run(config: Command, words: list[str]) -> None:
         case DataConfig():
             CONSOLE.print(inspect_data.table(inspect_data.main(config)))
         case ReproduceConfig():
+            from applications.lv_dp.experiments import console  # loads matplotlib
+
             console.run(config, CONSOLE, shlex.join(["python", "-m", "applications.lv_dp", *words]))
         case CompareConfig():
             _compare(config)

@@ -18,6 +18,7 @@ EstimatorName = Literal["diff_bypass", "evolution_strategy", "score_function", "
 ProfileName = Literal["smoke", "cpu", "thesis", "paper"]
 Regime = Literal["published", "tuned"]
 GradientForm = Literal["vjp", "composed"]
+HoldOut = Literal["random", "fifth"]
 CropAt = Literal["center", "image"]
 Placement = Literal["normal", "uniform", "fixed"]
 Schedule = Literal["constant", "cosine"]
@@ -161,8 +162,9 @@ class TrainConfig:
         regime: published (as in the thesis: no image augmentation, one length for all) or tuned (augmentation, and
             each method with the length and learning rate chosen for it).
         seed: weights, batches, jitter, probes, and the shuffle of the training slices.
-        split_seed: which patients are held out.
-        held_out: fraction of the patients that training never sees.
+        hold_out: random patients, or every fifth of the sorted names (for ACDC a fifth of each pathology).
+        split_seed: which patients are held out at random.
+        held_out: fraction of the patients that are held out at random; training never sees them.
         inner_seed: choose settings on other patients: those of the split above are put aside, and this seed draws the
             held-out fraction from the rest.
         gradient_form: for the estimators but diff_bypass: vjp multiplies the estimated Jacobian of the
@@ -180,6 +182,7 @@ class TrainConfig:
     profile: ProfileName = "cpu"
     regime: Regime = "published"
     seed: int = 0
+    hold_out: HoldOut = "random"
     split_seed: int = 0
     held_out: float = 1 / 3
     inner_seed: int | None = None

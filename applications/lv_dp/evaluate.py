@@ -13,8 +13,9 @@ from torch import Tensor
 from applications.lv_dp import checkpoint
 from applications.lv_dp.config import EvaluateConfig
 from applications.lv_dp.data import DataError, Slice, SliceSet
+from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.preprocess import Batch, paste, prepare
-from applications.lv_dp.data.sources import load, load_centers
+from applications.lv_dp.data.sources import load_centers
 from applications.lv_dp.metrics import scores
 from applications.lv_dp.model import METHODS, Predict, Segmenter, circle_masks
 from applications.lv_dp.provenance import provenance
@@ -37,7 +38,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         DataError: the run, the data or the centres cannot be used.
     """
     run = open_model(config.run)
-    data = load(config.data)
+    data = load_even(config.data)
     if config.subset == "held_out":
         data = _held_out(data, run)
     centers = load_centers(config.centers, data) if config.centers else None

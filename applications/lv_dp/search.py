@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from applications.lv_dp import checkpoint, train
-from applications.lv_dp.config import EstimatorName, MethodName, ProfileName, TrainConfig
+from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, ProfileName, TrainConfig
 from applications.lv_dp.provenance import provenance
 
 GRID: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,7 @@ class SearchConfig:
         profile: as for train.
         num_train: training slices.
         seeds: runs of every candidate.
+        hold_out: as for train.
         inner_seed: draws the inner held-out patients.
         change: settings that all candidates share, NAME=VALUE.
         threads: of torch.
@@ -48,6 +49,7 @@ class SearchConfig:
     profile: ProfileName = "cpu"
     num_train: int = 10
     seeds: tuple[int, ...] = (0,)
+    hold_out: HoldOut = "random"
     inner_seed: int = 1
     change: tuple[str, ...] = ()
     threads: int = 1

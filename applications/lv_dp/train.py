@@ -16,9 +16,9 @@ from applications.lv_dp import checkpoint
 from applications.lv_dp.augment import augment
 from applications.lv_dp.config import Settings, TrainConfig
 from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.preprocess import Batch, prepare
-from applications.lv_dp.data.sources import load
-from applications.lv_dp.data.splits import held_out_patients, training_subset
+from applications.lv_dp.data.splits import held_out_fifth, held_out_patients, training_subset
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
@@ -95,7 +95,7 @@ def main(config: TrainConfig, report: Report = quiet) -> dict[str, Any]:
 def start(config: TrainConfig) -> Training:
     """Load the data, build the model, and restore the last checkpoint if there is one."""
     _check(config)
-    data = load(config.data)
+    data = load_even(config.data)
     data, held_out = split(data, config)
     subset = training_subset(data, held_out.patients, config.num_train, config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -113,7 +113,10 @@ def start(config: TrainConfig) -> Training:
 
 def split(data: SliceSet, config: TrainConfig) -> tuple[SliceSet, SliceSet]:
     """Return the data that a training may know of, and the held-out part of it."""
-    held_out = held_out_patients(data, config.held_out, config.split_seed)
+    if config.hold_out == "fifth":
+        held_out = held_out_fifth(data)
+    else:
+        held_out = held_out_patients(data, config.held_out, config.split_seed)
     if config.inner_seed is not None:
         data = data.of_patients(set(data.patients) - set(held_out))
         held_out = held_out_patients(data, config.held_out, config.inner_seed)

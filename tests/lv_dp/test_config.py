@@ -7,6 +7,7 @@ import torch
 
 from applications.lv_dp.config import PROFILES, TUNED, TrainConfig, read_change
 from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data.phantom import PhantomConfig, load_phantom
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.train import set_learning_rate, split
 
@@ -71,3 +72,13 @@ def test_inner_splits_put_the_outer_patients_aside(phantom: SliceSet) -> None:
     assert set(known.patients) == set(phantom.patients) - set(outer.patients)
     assert inner.patients
     assert set(inner.patients) < set(known.patients)
+
+
+def test_every_fifth_patient_can_be_held_out() -> None:
+    data = load_phantom(PhantomConfig(patients=11, levels=3, size=48))
+    known, held_out = split(data, config(hold_out="fifth"))
+    assert held_out.patients == ["phantom-004", "phantom-009"]
+    assert known is data
+    known, inner = split(data, config(hold_out="fifth", inner_seed=1))
+    assert not set(known.patients) & {"phantom-004", "phantom-009"}
+    assert inner.patients

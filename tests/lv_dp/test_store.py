@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from applications.lv_dp.data import DataError, SliceSet, cache, store
-from applications.lv_dp.data.cache import load_resampled
+from applications.lv_dp.data.cache import load_even, load_resampled
 from applications.lv_dp.data.pack import difference, integrate, load_packed, write_pack
 from applications.lv_dp.data.resample import Grid, resample
 from applications.lv_dp.data.sources import load
@@ -355,3 +355,19 @@ def test_two_processes_at_once_leave_one_complete_file(source: str, own_cache: P
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(load_resampled(source, SMALL), resample(load(source), SMALL))
+
+
+def test_pixels_of_one_size_are_left_alone(source: str, own_cache: Path) -> None:
+    assert_same(load_even(source), load(source))
+    assert_same(load_even("phantom"), load("phantom"))
+    assert not own_cache.exists()
+
+
+def test_pixels_of_two_sizes_are_brought_to_one(phantom: SliceSet, tmp_path: Path, own_cache: Path) -> None:
+    other = dataclasses.replace(phantom.slices[0], spacing=(1.1, 0.9))
+    packed = tmp_path / "p.npz"
+    write_pack(packed, dataclasses.replace(phantom, slices=(other, *phantom.slices[1:])))
+    data = load_even(f"packed:{packed}")
+    assert {item.spacing for item in data.slices} == {(1.36719, 1.36719)}
+    assert {tuple(item.image.shape) for item in data.slices} == {(212, 212)}
+    assert len(files(own_cache)) == 1

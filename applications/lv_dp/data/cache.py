@@ -43,6 +43,19 @@ def load_resampled(source: str, grid: Grid | None = None, folder: Path | None = 
     return _make(source, grid, path) if cached is None else cached
 
 
+def load_even(source: str) -> SliceSet:
+    """Load a source for training: resampled as in the thesis if its pixels differ in size, else as it is.
+
+    Raises:
+        DataError: as `sources.load`; or only some of the slices have a known spacing.
+    """
+    data = load(source)
+    spacings = {item.spacing for item in data.slices}
+    if len(spacings) < 2:
+        return data
+    return load_resampled(source)
+
+
 def key(source: str, grid: Grid) -> str:
     """Return the hash of what the result depends on."""
     kind, location = parse(source)

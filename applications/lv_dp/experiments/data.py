@@ -6,13 +6,13 @@ import functools
 import hashlib
 
 from applications.lv_dp.data import SliceSet
-from applications.lv_dp.data.sources import load
+from applications.lv_dp.data.cache import load_even
 
 
 @functools.lru_cache(maxsize=2)
 def shared_data(source: str) -> SliceSet:
     """Return the slices of ``--data``, loaded once."""
-    return load(source)
+    return load_even(source)
 
 
 @functools.lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from applications.lv_dp import train
-from applications.lv_dp.config import EstimatorName, MethodName, ProfileName, Regime, TrainConfig
+from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, ProfileName, Regime, TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.experiments.data import fingerprint, shared_data
@@ -35,6 +35,7 @@ class ReproduceConfig:
         profile: settings: smoke (seconds), cpu (minutes a training), thesis or paper (hours a training on a GPU).
         regime: published (no image augmentation, one length for all) or tuned (each method as it does best).
         data: where the slices are, as for train.
+        hold_out: which patients are held out, as for train.
         seeds: one training each; by default 0 1 2, and for smoke 0.
         minutes: begin no new training after this time; the rest is reported as not measured.
         jobs: processes that train side by side.
@@ -47,6 +48,7 @@ class ReproduceConfig:
     profile: ProfileName = "cpu"
     regime: Regime = "published"
     data: str = "phantom"
+    hold_out: HoldOut = "random"
     seeds: tuple[int, ...] = ()
     minutes: float | None = None
     jobs: int = 1
@@ -106,6 +108,7 @@ class ReproduceConfig:
             data=self.data,
             profile=self.profile,
             regime=self.regime,
+            hold_out=self.hold_out,
             iterations=self.iterations,
             threads=self.threads,
         )
