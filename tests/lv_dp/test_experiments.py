@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_every_claim_belongs_to_an_experiment() -> None:
         ({"jobs": 0}, "--jobs must be at least 1"),
         ({"minutes": -1}, "--minutes must be at least 0"),
         ({"seeds": "1 1"}, "--seeds must differ"),
+        ({"sizes": "5 5"}, "--sizes must differ"),
+        ({"sizes": "0"}, "--sizes must be at least 1"),
         ({"data": "nothing"}, "--data must be"),
     ],
 )
@@ -177,3 +180,15 @@ def test_help_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for name in NAMES:
         assert name in printed
+
+
+def test_sizes_are_those_of_the_profile_or_those_given() -> None:
+    plain = ReproduceConfig("table-5-1", Path("unused"), profile="smoke")
+    assert plain.all_sizes() == [4, 8]
+    assert dataclasses.replace(plain, sizes=(9, 3)).all_sizes() == [3, 9]
+    assert dataclasses.replace(plain, profile="thesis").all_sizes() == [
+        10,
+        20,
+        50,
+        64,
+    ]  # the phantom has no more

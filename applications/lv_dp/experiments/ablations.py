@@ -42,11 +42,11 @@ class Ablation:
     def points(self, options: ReproduceConfig) -> list[Point]:
         """Return one point for each value."""
         values = self.values(options)[: 2 if options.is_small else None]
-        row = f"EDPCNN, {options.sizes()[0]} training slices"
+        row = f"EDPCNN, {options.all_sizes()[0]} training slices"
         return [Point(row, self.shown(value), "edpcnn", self._cells(options, value)) for value in values]
 
     def _cells(self, options: ReproduceConfig, value: Value) -> tuple[TrainCell, ...]:
-        change, size = (f"{self.setting}={value}",), options.sizes()[0]
+        change, size = (f"{self.setting}={value}",), options.all_sizes()[0]
         return tuple(options.training(size, seed, change=change) for seed in options.all_seeds)
 
     def experiment(self) -> Experiment:

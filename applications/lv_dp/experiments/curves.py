@@ -19,7 +19,7 @@ BOTH = {"train_dice": "training", "held_out_dice": "held-out"}
 
 def ends(options: ReproduceConfig) -> list[int]:
     """Return the smallest and the largest number of training slices."""
-    sizes = options.sizes()
+    sizes = options.all_sizes()
     return [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
 
 

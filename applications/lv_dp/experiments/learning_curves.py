@@ -51,7 +51,7 @@ def points(options: ReproduceConfig, series: tuple[Series, ...]) -> list[Point]:
     """Return every series at every size."""
     return [
         Point(one.label, size, one.prediction, trainings(options, one, size), _published(one, size))
-        for size in options.sizes()
+        for size in options.all_sizes()
         for one in series
     ]
 

@@ -36,6 +36,7 @@ class ReproduceConfig:
         regime: published (no image augmentation, one length for all) or tuned (each method as it does best).
         data: where the slices are, as for train.
         hold_out: which patients are held out, as for train.
+        sizes: numbers of training slices, instead of the profile's.
         seeds: one training each; by default 0 1 2, and for smoke 0.
         minutes: begin no new training after this time; the rest is reported as not measured.
         jobs: processes that train side by side.
@@ -49,6 +50,7 @@ class ReproduceConfig:
     regime: Regime = "published"
     data: str = "phantom"
     hold_out: HoldOut = "random"
+    sizes: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     minutes: float | None = None
     jobs: int = 1
@@ -65,8 +67,11 @@ class ReproduceConfig:
             raise UsageError(f"--jobs must be at least 1, got {self.jobs}")
         if self.minutes is not None and self.minutes < 0:
             raise UsageError(f"--minutes must be at least 0, got {self.minutes:g}")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"--seeds must differ, got {' '.join(map(str, self.seeds))}")
+        for name, numbers in (("seeds", self.seeds), ("sizes", self.sizes)):
+            if len(set(numbers)) < len(numbers):
+                raise UsageError(f"--{name} must differ, got {' '.join(map(str, numbers))}")
+        if any(size < 1 for size in self.sizes):
+            raise UsageError(f"--sizes must be at least 1, got {' '.join(map(str, self.sizes))}")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -88,8 +93,10 @@ class ReproduceConfig:
         """The data, loaded once."""
         return shared_data(self.data)
 
-    def sizes(self) -> list[int]:
-        """Return the numbers of training slices of the profile; what the data cannot give is left out."""
+    def all_sizes(self) -> list[int]:
+        """Return the numbers of training slices given, or those of the profile that the data can give."""
+        if self.sizes:
+            return sorted(self.sizes)
         wanted, pool = SIZES[self.profile], self._pool(self._config())
         sizes = [size for size in wanted if size != "all" and size < pool]
         return [*sizes, pool] if "all" in wanted or not sizes else sizes

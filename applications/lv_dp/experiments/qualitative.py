@@ -25,7 +25,7 @@ Draw = Callable[[Results, TrainCell, list[View]], Figure]
 
 def training(options: ReproduceConfig) -> TrainCell:
     """Return EDPCNN on the largest training set, with the first seed."""
-    return options.training(options.sizes()[-1], options.first_seed)
+    return options.training(options.all_sizes()[-1], options.first_seed)
 
 
 def images(results: Results, cell: TrainCell) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def points(options: ReproduceConfig) -> list[Point]:
     radii = (RADII[0], RADII[-1]) if options.is_small else RADII
     return [
         Point(f"{size} training slices", radius, "edpcnn", _cells(options, size, radius))
-        for size in options.sizes()
+        for size in options.all_sizes()
         for radius in radii
     ]
 

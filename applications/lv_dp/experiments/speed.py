@@ -24,7 +24,7 @@ PUBLISHED = {"U-Net": published.TABLE_5_2["unet"], "EDPCNN": published.TABLE_5_2
 
 def cell(options: ReproduceConfig) -> TimingCell:
     """Return the one cell."""
-    config = options.training(options.sizes()[-1], options.first_seed).config
+    config = options.training(options.all_sizes()[-1], options.first_seed).config
     warmup, rounds = ROUNDS.get(options.profile, DEFAULT_ROUNDS)
     return TimingCell(config, warmup, rounds, provenance()["device"])
 
