@@ -7,6 +7,7 @@ import math
 
 import networkx as nx
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -63,6 +64,38 @@ def dense_algorithm_2(costs: Tensor, delta: int) -> Tensor:
     return torch.stack([start, *reversed(contour)], dim=1)
 
 
+def enumeration(costs: Tensor, delta: int) -> tuple[Tensor, Tensor]:
+    """The rule that all backends share, without bounds: every start on its own, indices (B, N), energy (B,).
+
+    The best open chain of all starts is taken if it closes, else the chain of the lowest best start.
+    """
+    costs = costs.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    B, N, M = costs.shape
+    delta = min(delta, M - 1)
+    index = torch.arange(M)
+    chosen = torch.cat([torch.ones(1, M, dtype=torch.bool), torch.eye(M, dtype=torch.bool)])  # (1+M, M)
+    within = torch.cat([chosen[:1], (index[:, None] - index).abs() <= delta])  # ends that close
+    lines = [costs[:, None, 0].masked_fill(~chosen, torch.inf)]  # of (B, 1+M, M)
+    for n in range(1, N):
+        windows = F.pad(lines[-1], (delta, delta), value=torch.inf).unfold(2, 2 * delta + 1, 1)
+        lines.append(windows.amin(3) + costs[:, None, n])
+    ends = lines[-1].masked_fill(~within, torch.inf)
+    energies = ends.amin(2)  # (B, 1+M)
+    last = (ends == energies[..., None]).int().argmax(2)
+    chain = [last]
+    for n in range(N - 2, -1, -1):
+        near = (chain[0][..., None] - index).abs() <= delta  # (B, 1+M, M)
+        window = lines[n].masked_fill(~near, torch.inf)
+        best = near & (window == window.amin(2, keepdim=True))
+        chain.insert(0, best.int().argmax(2))
+    chains = torch.stack(chain, dim=2)  # (B, 1+M, N)
+    closes = (chains[:, 0, 0] - chains[:, 0, -1]).abs() <= delta
+    start = (energies[:, 1:] == energies[:, 1:].amin(1, keepdim=True)).int().argmax(1) + 1
+    pick = torch.where(closes, 0, start)
+    energy = energies[torch.arange(B), pick]
+    return chains[torch.arange(B), pick].masked_fill(energy.isinf()[:, None], 0), energy
+
+
 def energy_of(costs: Tensor, contour: Tensor) -> Tensor:
     """Left-to-right sum from line 0 in the working precision: (B,)."""
     picked = costs.gather(2, contour[:, :, None])[:, :, 0]
@@ -77,7 +110,7 @@ def is_feasible(contour: Tensor, delta: int) -> bool:
 
 
 def family(name: str, B: int, N: int, M: int, seed: int = 0) -> Tensor:
-    """Costs by kind: noise, ring, noisy_ring, integers, spiral."""
+    """Costs by kind: noise, ring, noisy_ring, integers, spiral, and kinds with holes or sums tied by rounding."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(B, N, M, generator=generator)
     radius = 0.5 * M + 0.1 * M * torch.rand(B, 1, 1, generator=generator)
@@ -94,4 +127,19 @@ def family(name: str, B: int, N: int, M: int, seed: int = 0) -> Tensor:
         case "spiral":  # the best open chain climbs from innermost to outermost and cannot close
             climb = torch.linspace(0, M - 1, N)[:, None]
             return (torch.arange(M) - climb).abs() - 3.0 * ((torch.arange(M) - climb).abs() < 1) + 0.1 * noise
+        case "tied":
+            return torch.randint(0, 2, (B, N, M), generator=generator).float()
+        case "tenths":  # exactly tied sums round to different numbers, and different sums to one
+            return torch.randint(-9, 10, (B, N, M), generator=generator) / 10
+        case (
+            "coarse"
+        ):  # so dear that most sums tie by rounding, and lower starts tie with the one found first
+            return noise + 3e6
+        case "absorbed":  # one line makes sums equal that differed before it
+            return noise + 2e7 * (torch.arange(N) == N // 2)[:, None]
+        case "inf20" | "inf50" | "inf90":
+            holes = torch.rand(B, N, M, generator=generator) < float(name[3:]) / 100
+            return noise.masked_fill(holes, torch.inf)
+        case "nan":
+            return noise.masked_fill(torch.rand(B, N, M, generator=generator) < 0.2, torch.nan)
     raise ValueError(name)
