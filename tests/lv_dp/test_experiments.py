@@ -112,7 +112,8 @@ def test_half_measured_is_said(shared: Path, tmp_path: Path) -> None:
 
 def test_methods_are_compared_over_patients(shared: Path) -> None:
     contents = reproduce.main(smoke("table-5-1", shared))
-    assert len(contents["paired"]) == 6 * 2  # every other method at every size
+    assert len(contents["paired"]) == 6 * 2 * 2  # every other method at every size, by both scores
+    assert {line["score"] for line in contents["paired"]} == {"dice_square", "dice_whole"}
     for line in contents["paired"]:
         assert (line["reference"], line["patients"], line["seeds"]) == ("EDPCNN", 4, 1)
         assert 0 < line["p_value"] <= 1

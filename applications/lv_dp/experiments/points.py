@@ -14,6 +14,7 @@ from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.experiments.summaries import Entry, paired, patient_means
 
 SCORE = "dice_square"  # Dice inside the star's square (thesis, section 5.3)
+COMPARED = (SCORE, "dice_whole")
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,19 @@ def comparisons(results: Results, points: Points, reference: str) -> list[dict[s
     base = {point.column: point for point in everything if point.row == reference}
     pairs = [(base[point.column], point) for point in everything if point.row != reference]
     return [
-        {"reference": reference, "row": point.row, "column": point.column} | compare(results, mine, point)
+        {"reference": reference, "row": point.row, "column": point.column, "score": score}
+        | compare(results, mine, point, score)
+        for score in COMPARED
         for mine, point in pairs
         if any(_both(results, mine, point))
     ]
 
 
-def compare(results: Results, a: Point, b: Point) -> dict[str, Any]:
-    """Test the Dice of two points, patient by patient."""
+def compare(results: Results, a: Point, b: Point, score: str) -> dict[str, Any]:
+    """Test a score of two points, patient by patient."""
     both = _both(results, a, b)
     means = (
-        patient_means([pair[i]["images"] for pair in both], point.prediction, SCORE)
+        patient_means([pair[i]["images"] for pair in both], point.prediction, score)
         for i, point in enumerate((a, b))
     )
     return {"seeds": len(both)} | paired(*means)
