@@ -46,7 +46,7 @@ def augment(batch: Batch, generator: torch.Generator, ranges: Ranges | None = No
     ranges = ranges or Ranges()
     B = len(batch)
     turn = _turns(B, ranges, generator)  # (B, 2, 2): offsets from the new centre to offsets from the old one
-    shift = ranges.shift * (2 * torch.rand(B, 2, generator=generator) - 1)
+    shift = ranges.shift * (2 * torch.rand(B, 2, generator=generator, device=generator.device) - 1)
     centers = batch.centers + shift
     grid = _sampling_grid(batch, turn, centers)
     masks = _sample(batch.masks.float(), grid, "zeros") >= 0.5
@@ -62,9 +62,9 @@ def augment(batch: Batch, generator: torch.Generator, ranges: Ranges | None = No
 
 
 def _turns(B: int, ranges: Ranges, generator: torch.Generator) -> Tensor:
-    angle = ranges.rotation * (2 * torch.rand(B, generator=generator) - 1)
+    angle = ranges.rotation * (2 * torch.rand(B, generator=generator, device=generator.device) - 1)
     zoom = _log_uniform(ranges.scale, B, generator)
-    flip = torch.randint(2, (B,), generator=generator) * 2.0 - 1
+    flip = torch.randint(2, (B,), generator=generator, device=generator.device) * 2.0 - 1
     rows = [
         torch.stack([angle.cos() * flip, -angle.sin()], 1),
         torch.stack([angle.sin() * flip, angle.cos()], 1),
@@ -75,10 +75,11 @@ def _turns(B: int, ranges: Ranges, generator: torch.Generator) -> Tensor:
 def _sampling_grid(batch: Batch, turn: Tensor, centers: Tensor) -> Tensor:
     """Where in the old image each new pixel comes from, (B, H, W, 2) in grid_sample's coordinates."""
     H, W = batch.images.shape[1:]
-    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    sides = (torch.arange(side, device=centers.device) for side in (H, W))
+    y, x = torch.meshgrid(*sides, indexing="ij")
     offset = torch.stack([x, y], dim=-1) - centers[:, None, None]  # (B, H, W, 2)
     source = torch.einsum("bij,bhwj->bhwi", turn, offset) + batch.centers[:, None, None]
-    return (2 * source + 1) / torch.tensor([W, H]) - 1
+    return (2 * source + 1) / source.new_tensor([W, H]) - 1
 
 
 def _sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
@@ -92,11 +93,13 @@ def _intensities(images: Tensor, ranges: Ranges, generator: torch.Generator) -> 
     low, high = images.amin((1, 2), keepdim=True), images.amax((1, 2), keepdim=True)
     unit = (images - low) / (high - low).clamp_min(1e-6)
     bent = low + (high - low) * unit ** _log_uniform(ranges.gamma, B, generator)[:, None, None]
-    brightness = ranges.brightness * (2 * torch.rand(B, 1, 1, generator=generator) - 1)
-    noise = ranges.noise * torch.rand(B, 1, 1, generator=generator)
+    brightness = ranges.brightness * (
+        2 * torch.rand(B, 1, 1, generator=generator, device=generator.device) - 1
+    )
+    noise = ranges.noise * torch.rand(B, 1, 1, generator=generator, device=generator.device)
     changed = bent * _log_uniform(ranges.contrast, B, generator)[:, None, None] + brightness
-    return changed + noise * torch.randn(images.shape, generator=generator)
+    return changed + noise * torch.randn(images.shape, generator=generator, device=generator.device)
 
 
 def _log_uniform(limit: float, B: int, generator: torch.Generator) -> Tensor:
-    return torch.exp(math.log(limit) * (2 * torch.rand(B, generator=generator) - 1))
+    return torch.exp(math.log(limit) * (2 * torch.rand(B, generator=generator, device=generator.device) - 1))

@@ -27,14 +27,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote; only tensors and plain values are accepted.
+    """Read what `save` wrote, on whatever device, to the CPU; only tensors and plain values are accepted.
 
     Raises:
         FileNotFoundError: there is no such file.
         UsageError: the file is damaged, or holds something else.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch's unpickler raises whatever a damaged file leads it to

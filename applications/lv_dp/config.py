@@ -171,6 +171,7 @@ class TrainConfig:
             indices with the loss's gradient; composed estimates the gradient of the loss as one function.
         iterations: instead of the profile's number.
         change: other settings than the profile's, NAME=VALUE for fields of Settings.
+        device: where torch computes: cpu, cuda, cuda:1.
         threads: of torch; one repeats on any machine and suffers no neighbours, two are faster when idle.
     """
 
@@ -189,6 +190,7 @@ class TrainConfig:
     gradient_form: GradientForm = "vjp"
     iterations: int | None = None
     change: tuple[str, ...] = ()
+    device: str = "cpu"
     threads: int = 1
 
     @property
@@ -261,6 +263,7 @@ class EvaluateConfig:
         json: file for the results.
         subset: all images, or only those of the patients that the run held out.
         centers: CSV with the columns name,x,y (pixels); by default the centre of mass of each mask.
+        device: where torch computes.
         threads: of torch.
     """
 
@@ -269,4 +272,5 @@ class EvaluateConfig:
     json: Path
     subset: Literal["all", "held_out"] = "all"
     centers: Path | None = None
+    device: str = "cpu"
     threads: int = 1

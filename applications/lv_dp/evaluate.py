@@ -18,7 +18,7 @@ from applications.lv_dp.data.preprocess import Batch, paste, prepare
 from applications.lv_dp.data.sources import load_centers
 from applications.lv_dp.metrics import scores
 from applications.lv_dp.model import METHODS, Predict, Segmenter, circle_masks
-from applications.lv_dp.provenance import provenance
+from applications.lv_dp.provenance import provenance, usable_device
 from applications.lv_dp.release import open_model
 from applications.lv_dp.runs import Run
 from applications.lv_dp.summary import method_names, summaries
@@ -37,18 +37,19 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         DataError: the run, the data or the centres cannot be used.
     """
+    device = usable_device(config.device)
     run = open_model(config.run)
     data = load_even(config.data)
     if config.subset == "held_out":
         data = _held_out(data, run)
     centers = load_centers(config.centers, data) if config.centers else None
     settings = run.model.settings
-    batch = prepare(data.slices, settings.crop, centers, settings.crop_at)
+    batch = prepare(data.slices, settings.crop, centers, settings.crop_at).to(device)
     unit = distance_unit(data.slices)
-    images = score_images(run.model, data, batch, predictions(run), partial(all_scores, unit))
+    images = score_images(run.model.to(device), data, batch, predictions(run), partial(all_scores, unit))
     images = [describe(item, unit) | image for item, image in zip(data.slices, images, strict=True)]
     results = {
-        **provenance(),
+        **provenance(config.device),
         "config": run.config,
         "data": config.data,
         "subset": config.subset,
@@ -135,10 +136,11 @@ def _score_group(
 ) -> list[Record]:
     sizes = [(item.mask.shape[0], item.mask.shape[1]) for item in slices]
     records: list[Record] = [{"name": item.name, "patient": item.patient} for item in slices]
+    corners = batch.corners.cpu()
     for name, function in predict.items():
-        masks = paste(function(model, batch), batch.corners, sizes)
+        masks = paste(function(model, batch).cpu(), corners, sizes)
         for record, mask, item, center in zip(
-            records, masks, slices, batch.centers + batch.corners, strict=True
+            records, masks, slices, batch.centers.cpu() + corners, strict=True
         ):
             record[name] = score(mask, item, center, model.settings.star.reach)
     return records

@@ -20,14 +20,15 @@ def jitter_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator:
     The object radius is the distance from the centre to the nearest border, and the deviation of the normal.
     """
     B, H, W = masks.shape
-    radius = true_radii(star, masks, centers, torch.zeros(B)).amin(dim=1)  # (B,)
-    draws = torch.randn(B, CANDIDATES, 2, generator=generator)
+    radius = true_radii(star, masks, centers, centers.new_zeros(B)).amin(dim=1)  # (B,)
+    draws = torch.randn(B, CANDIDATES, 2, generator=generator, device=generator.device)
     points = centers[:, None] + radius[:, None, None] * draws  # (B, C, 2)
     x, y = points.round().long().unbind(-1)
-    inside = masks[torch.arange(B)[:, None], y.clamp(0, H - 1), x.clamp(0, W - 1)]
+    rows = torch.arange(B, device=masks.device)
+    inside = masks[rows[:, None], y.clamp(0, H - 1), x.clamp(0, W - 1)]
     valid = inside & (draws.norm(dim=-1) <= 1) & (radius > 0)[:, None]
     first = valid.int().argmax(dim=1)
-    chosen = points[torch.arange(B), first]
+    chosen = points[rows, first]
     return torch.where(valid.any(dim=1, keepdim=True), chosen, centers)
 
 
@@ -37,7 +38,7 @@ def uniform_centers(star: StarPattern, masks: Tensor, centers: Tensor, generator
     weights = masks.reshape(B, H * W).float()
     weights += ~masks.reshape(B, -1).any(1, keepdim=True)  # an empty mask has no say; its centre stays
     pixel = torch.multinomial(weights, 1, generator=generator)[:, 0]  # (B,)
-    within = torch.rand(B, 2, generator=generator) - 0.5
+    within = torch.rand(B, 2, generator=generator, device=generator.device) - 0.5
     points = torch.stack([pixel % W, pixel // W], dim=1) + within
     return torch.where(masks.reshape(B, -1).any(1, keepdim=True), points, centers)
 
@@ -56,4 +57,4 @@ PLACEMENTS: dict[str, Place] = {
 
 def draw_rotation(B: int, limit: float, generator: torch.Generator) -> Tensor:
     """Return angles (B,) uniform in -limit .. limit."""
-    return (2 * torch.rand(B, generator=generator) - 1) * limit
+    return (2 * torch.rand(B, generator=generator, device=generator.device) - 1) * limit

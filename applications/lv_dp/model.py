@@ -104,7 +104,7 @@ def pixel_masks(model: Segmenter, batch: Batch) -> Tensor:
 
 def contour_masks(model: Segmenter, batch: Batch) -> Tensor:
     """Return masks (B, H, W) inside the best closed contour around the given centres."""
-    rotation = torch.zeros(len(batch))
+    rotation = batch.centers.new_zeros(len(batch))
     radii = model.settings.star.radius(
         contour(model.settings, model.warped(batch.images, batch.centers, rotation))
     )
@@ -113,7 +113,7 @@ def contour_masks(model: Segmenter, batch: Batch) -> Tensor:
 
 def ceiling_masks(model: Segmenter, batch: Batch) -> Tensor:
     """Return masks (B, H, W) inside the star polygon through the true border: what no contour can exceed."""
-    rotation = torch.zeros(len(batch))
+    rotation = batch.centers.new_zeros(len(batch))
     star = model.settings.star
     radii = star.radius(star.index(true_radii(star, batch.masks, batch.centers, rotation)))
     return rasterise(star, radii, batch.centers, rotation, _size(batch))
@@ -122,7 +122,8 @@ def ceiling_masks(model: Segmenter, batch: Batch) -> Tensor:
 def circle_masks(radius: float, model: Segmenter, batch: Batch) -> Tensor:
     """Return the same circle (B, H, W) around every given centre."""
     H, W = _size(batch)
-    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    sides = (torch.arange(side, device=batch.images.device) for side in (H, W))
+    y, x = torch.meshgrid(*sides, indexing="ij")
     offset = torch.stack([x, y], dim=-1) - batch.centers[:, None, None]  # (B, H, W, 2)
     inside: Tensor = offset.norm(dim=-1) <= radius
     return inside

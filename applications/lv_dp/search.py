@@ -39,6 +39,7 @@ class SearchConfig:
         hold_out: as for train.
         inner_seed: draws the inner held-out patients.
         change: settings that all candidates share, NAME=VALUE.
+        device: where torch computes.
         threads: of torch.
     """
 
@@ -52,6 +53,7 @@ class SearchConfig:
     hold_out: HoldOut = "random"
     inner_seed: int = 1
     change: tuple[str, ...] = ()
+    device: str = "cpu"
     threads: int = 1
 
 
@@ -59,7 +61,7 @@ def main(config: SearchConfig, report: train.Report = train.quiet) -> dict[str, 
     """Train all candidates and return them, the best first; also written to search.json."""
     candidates = [_candidate(config, change, report) for change in _changes()]
     results = {
-        **provenance(),
+        **provenance(config.device),
         "config": dataclasses.asdict(config) | {"out": str(config.out)},
         "candidates": sorted(candidates, key=lambda candidate: -candidate["dice_whole"]),
     }

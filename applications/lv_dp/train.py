@@ -23,7 +23,7 @@ from applications.lv_dp.errors import UsageError
 from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
-from applications.lv_dp.provenance import provenance
+from applications.lv_dp.provenance import provenance, usable_device
 from applications.lv_dp.runs import Row, checkpoint_path, write_config, write_metrics
 
 TRAINING_SCORED = 32  # training slices whose Dice is measured with the held-out one
@@ -98,13 +98,14 @@ def start(config: TrainConfig) -> Training:
     data = load_even(config.data)
     data, held_out = split(data, config)
     subset = training_subset(data, held_out.patients, config.num_train, config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    model = build(config, generator)
+    device = usable_device(config.device)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    model = build(config, generator).to(device)
     names = {"held_out_patients": held_out.patients, "training_slices": [item.name for item in subset.slices]}
     write_config(config.out, config.to_json() | names)
     optimizer = torch.optim.Adam(model.unet.parameters(), lr=config.settings.learning_rate)
     crop, at = config.settings.crop, config.settings.crop_at
-    batch, held_out_batch = (prepare(part.slices, crop, at=at) for part in (subset, held_out))
+    batch, held_out_batch = (prepare(part.slices, crop, at=at).to(device) for part in (subset, held_out))
     training = Training(config, model.train(), optimizer, generator, batch, held_out, held_out_batch)
     if checkpoint_path(config.out).is_file():
         training.restore(checkpoint.load(checkpoint_path(config.out)))
@@ -134,7 +135,9 @@ def step(training: Training, iteration: int) -> Row:
     """Take one optimiser step on a batch drawn without replacement."""
     began, evaluated = time.perf_counter(), training.model.num_evaluations
     config = training.config
-    rows = torch.randperm(len(training.batch), generator=training.generator)[: config.settings.batch_size]
+    generator = training.generator
+    order = torch.randperm(len(training.batch), generator=generator, device=generator.device)
+    rows = order[: config.settings.batch_size]
     batch = training.batch.select(rows)
     if config.settings.augment:
         batch = augment(batch, training.generator)
@@ -181,14 +184,15 @@ def training_dice(training: Training) -> float:
 
 def finish(training: Training, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Write and return results.json: the scores given, the cost, and where they came from."""
+    config = training.config
     results = {
-        **provenance(),
-        "config": training.config.to_json(),
+        **provenance(config.device),
+        "config": config.to_json(),
         "held_out": scores,
         "held_out_count": len(training.held_out),
         "held_out_dropped": training.held_out.dropped,
         "seconds": sum(row.seconds for row in training.rows),
         "evaluations": sum(row.evaluations for row in training.rows),
     }
-    checkpoint.write_json(training.config.out / "results.json", results)
+    checkpoint.write_json(config.out / "results.json", results)
     return results

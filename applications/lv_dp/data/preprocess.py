@@ -32,6 +32,10 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same on another device."""
+        return Batch(*(part.to(device) for part in (self.images, self.masks, self.centers, self.corners)))
+
     def select(self, rows: Tensor) -> Batch:
         """Return the given rows."""
         return Batch(self.images[rows], self.masks[rows], self.centers[rows], self.corners[rows])

@@ -41,6 +41,7 @@ class ReproduceConfig:
         minutes: begin no new training after this time; the rest is reported as not measured.
         jobs: processes that train side by side.
         iterations: instead of the profile's number.
+        device: where torch computes.
         threads: of torch, in every process.
     """
 
@@ -55,6 +56,7 @@ class ReproduceConfig:
     minutes: float | None = None
     jobs: int = 1
     iterations: int | None = None
+    device: str = "cpu"
     threads: int = 1
 
     def check(self) -> None:
@@ -117,6 +119,7 @@ class ReproduceConfig:
             regime=self.regime,
             hold_out=self.hold_out,
             iterations=self.iterations,
+            device=self.device,
             threads=self.threads,
         )
 

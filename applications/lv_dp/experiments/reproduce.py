@@ -71,7 +71,7 @@ def to_json(experiment: Experiment, results: Results, cells: list[Cell], command
     return {
         "experiment": experiment.name,
         "summary": experiment.summary,
-        **provenance(),
+        **provenance(results.options.device),
         "command": command,
         "options": options | {"seeds": list(results.options.all_seeds)},
         "table": [entry.to_json() for entry in experiment.entries(results)],

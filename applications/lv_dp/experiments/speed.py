@@ -26,7 +26,7 @@ def cell(options: ReproduceConfig) -> TimingCell:
     """Return the one cell."""
     config = options.training(options.all_sizes()[-1], options.first_seed).config
     warmup, rounds = ROUNDS.get(options.profile, DEFAULT_ROUNDS)
-    return TimingCell(config, warmup, rounds, provenance()["device"])
+    return TimingCell(config, warmup, rounds, provenance(config.device)["device"])
 
 
 def entries(results: Results) -> list[Entry]:

@@ -86,7 +86,11 @@ class TimingCell(Cell):
         seconds = {}
         for part, calls in zip(PARTS, (steps, images), strict=True):
             seconds[part] = interleaved(calls, self.warmup, self.rounds, watch)
-        return provenance() | {"seconds": seconds, "missing": missing, "batch_size": self._batch_size()}
+        return provenance(self.config.device) | {
+            "seconds": seconds,
+            "missing": missing,
+            "batch_size": self._batch_size(),
+        }
 
     def _batch_size(self) -> int:
         return min(self.config.settings.batch_size, self.config.num_train)
@@ -102,7 +106,8 @@ def begin(label: str, config: TrainConfig, folder: Path) -> train.Training:
     place = folder / label.lower().replace(" ", "-").replace(",", "")
     training = train.start(replace(config, method=method, estimator=estimator, out=place))
     if label == MONAI:
-        training.model.unet = Basic(config.settings.base_channels)  # type: ignore[assignment]
+        basic = Basic(config.settings.base_channels).to(training.batch.images.device)
+        training.model.unet = basic  # type: ignore[assignment]
         training.optimizer = torch.optim.Adam(training.model.unet.parameters(), config.settings.learning_rate)
     return training
 

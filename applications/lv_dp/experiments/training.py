@@ -13,6 +13,7 @@ from applications.lv_dp.evaluate import mean_scores, predictions, score_images
 from applications.lv_dp.experiments.cells import Cell, Result, Store, Watch
 from applications.lv_dp.experiments.data import shared_data
 from applications.lv_dp.model import ceiling_masks
+from applications.lv_dp.provenance import usable_device
 from applications.lv_dp.runs import checkpoint_path, open_run
 
 NOT_IDENTITY = ("out", "threads", "change", "iterations")  # change and iterations are part of the settings
@@ -49,6 +50,8 @@ class TrainCell(Cell):
     def identity(self) -> dict[str, Any]:
         """Return the configuration with every setting, and the data's fingerprint."""
         config = {key: value for key, value in self.config.to_json().items() if key not in NOT_IDENTITY}
+        if self.config.device == "cpu":
+            del config["device"]  # the reference: results of another device are other cells
         return {"config": config, "data": self.data}
 
     def run(self, folder: Path, store: Store, watch: Watch) -> Result:
@@ -56,10 +59,10 @@ class TrainCell(Cell):
         config = replace(self.config, out=folder)
         trained = train.main(config, lambda row, iterations: watch(row.iteration, iterations))
         _, held_out = train.split(shared_data(config.data), config)
-        run, settings = open_run(folder), config.settings
-        batch = prepare(held_out.slices, settings.crop, at=settings.crop_at)
+        run, settings, device = open_run(folder), config.settings, usable_device(config.device)
+        batch = prepare(held_out.slices, settings.crop, at=settings.crop_at).to(device)
         predict = predictions(run) | {"ceiling": ceiling_masks}
-        images = score_images(run.model, held_out, batch, predict)
+        images = score_images(run.model.to(device), held_out, batch, predict)
         rows = checkpoint.load(checkpoint_path(folder))["rows"]
         curve = [{key: row[key] for key in CURVE} for row in rows if row["held_out_dice"] is not None]
         return {

@@ -73,7 +73,9 @@ def look(run: Run, slices: Sequence[Slice]) -> list[View]:
     batch = prepare(slices, settings.crop, at=settings.crop_at)
     with torch.no_grad():
         maps = run.model.unet(batch.images)  # (B, H, W)
-        warped = run.model.warped(batch.images, batch.centers, torch.zeros(len(batch)))  # (B, N, M+1)
+        warped = run.model.warped(
+            batch.images, batch.centers, batch.centers.new_zeros(len(batch))
+        )  # (B, N, M+1)
     raw = solve(directional_derivative(warped), settings.delta)  # (B, N)
     smoothed = moving_average(raw, settings.smoothing)
     return [
