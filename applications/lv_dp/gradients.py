@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ndgrad
-from applications.lv_dp.config import EstimatorName, GradientForm, Settings
+from applications.lv_dp.config import EstimatorName, GradientForm
 from applications.lv_dp.dynamic_programming import solve
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.settings import Settings
 from applications.lv_dp.star_pattern import directional_derivative, moving_average
 from applications.lv_dp.unet import BypassNetwork
 

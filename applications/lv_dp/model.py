@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ndgrad
-from applications.lv_dp.config import MethodName, Settings, TrainConfig
+from applications.lv_dp.config import MethodName, TrainConfig
 from applications.lv_dp.data.preprocess import Batch
 from applications.lv_dp.gradients import Gradient, build_gradient, contour
 from applications.lv_dp.jitter import PLACEMENTS, draw_rotation
+from applications.lv_dp.settings import Settings
 from applications.lv_dp.soft_contour import log_marginals
 from applications.lv_dp.star_pattern import directional_derivative, rasterise, true_radii, warp
 from applications.lv_dp.unet import UNet

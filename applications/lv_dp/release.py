@@ -20,11 +20,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from applications.lv_dp import checkpoint
-from applications.lv_dp.config import Settings
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.model import METHODS, Segmenter
 from applications.lv_dp.provenance import provenance
 from applications.lv_dp.runs import Run, open_run
+from applications.lv_dp.settings import Settings
 from applications.lv_dp.settings_check import checked_settings
 
 FORMAT, VERSION = "ndgrad lv_dp weights", 1

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from applications.lv_dp import checkpoint
-from applications.lv_dp.config import Settings
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.model import Segmenter
+from applications.lv_dp.settings import Settings
 
 
 @dataclass(frozen=True)

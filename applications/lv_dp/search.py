@@ -15,8 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from applications.lv_dp import checkpoint, train
-from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, ProfileName, TrainConfig
+from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, TrainConfig
 from applications.lv_dp.provenance import provenance
+from applications.lv_dp.settings import ProfileName
 
 GRID: dict[str, tuple[str, ...]] = {
     "learning_rate": ("0.001", "0.003"),

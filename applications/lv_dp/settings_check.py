@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from applications.lv_dp.config import Settings
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.settings import Settings
 
 # What a prediction's time and memory grow with; everything else is only used in training.
 LIMITS = {

@@ -14,7 +14,7 @@ import torch
 
 from applications.lv_dp import checkpoint
 from applications.lv_dp.augment import augment
-from applications.lv_dp.config import Settings, TrainConfig
+from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.preprocess import Batch, prepare
@@ -25,6 +25,7 @@ from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
 from applications.lv_dp.provenance import provenance, usable_device
 from applications.lv_dp.runs import Row, checkpoint_path, write_config, write_metrics
+from applications.lv_dp.settings import Settings
 
 TRAINING_SCORED = 32  # training slices whose Dice is measured with the held-out one
 Report = Callable[[Row, int], None]

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 import ndgrad
-from applications.lv_dp.config import Settings
 from applications.lv_dp.data.phantom import PhantomConfig, load_phantom
 from applications.lv_dp.data.preprocess import Batch, prepare
 from applications.lv_dp.gradients import Gradient, contour, index_loss
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import Segmenter, contour_loss, contour_masks
+from applications.lv_dp.settings import Settings
 from benchmarks.networks import MapScores
 from benchmarks.tasks.task import Objective, Task
 

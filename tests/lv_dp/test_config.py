@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from applications.lv_dp.config import PROFILES, TUNED, TrainConfig, read_change
+from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.data.phantom import PhantomConfig, load_phantom
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.settings import PROFILES, TUNED, read_change
 from applications.lv_dp.train import set_learning_rate, split
 
 

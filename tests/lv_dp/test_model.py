@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from applications.lv_dp.config import PROFILES, TrainConfig
+from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.data.preprocess import Batch, prepare
 from applications.lv_dp.data.slices import centroid
@@ -14,6 +14,7 @@ from applications.lv_dp.gradients import build_gradient, contour, index_loss
 from applications.lv_dp.jitter import draw_rotation, fixed_centers, jitter_centers, uniform_centers
 from applications.lv_dp.metrics import dice, scores, square
 from applications.lv_dp.model import METHODS, build, circle_masks, mean_radius
+from applications.lv_dp.settings import PROFILES
 from applications.lv_dp.star_pattern import StarPattern
 from applications.lv_dp.unet import BypassNetwork, UNet
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from applications.lv_dp import evaluate, tables, train
 from applications.lv_dp.__main__ import main as command_line
-from applications.lv_dp.config import PROFILES, EvaluateConfig, TrainConfig
+from applications.lv_dp.config import EvaluateConfig, TrainConfig
 from applications.lv_dp.data import Slice, SliceSet
 from applications.lv_dp.data.preprocess import Batch, prepare
 from applications.lv_dp.evaluate import all_scores, describe, distance_unit, score_images
 from applications.lv_dp.model import Segmenter
+from applications.lv_dp.settings import PROFILES
 from applications.lv_dp.summary import by_size, spread, summaries, summary
 from applications.lv_dp.volumes import agreement, volumes
 

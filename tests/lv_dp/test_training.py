@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from applications.lv_dp import checkpoint, evaluate, search, train
-from applications.lv_dp import config as config_module
+from applications.lv_dp import settings as settings_module
 from applications.lv_dp.__main__ import main as command_line
 from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName, TrainConfig
 from applications.lv_dp.data.sources import load
@@ -142,7 +142,7 @@ def test_search_leaves_the_held_out_patients_aside(png_folder: Path, tmp_path: P
         change=("batch_size=2",),
     )  # fmt: skip
     monkey = pytest.MonkeyPatch()
-    monkey.setitem(config_module.TUNED, "unet", {"iterations": 2})
+    monkey.setitem(settings_module.TUNED, "unet", {"iterations": 2})
     results = search.main(config)
     monkey.undo()
     candidates = results["candidates"]

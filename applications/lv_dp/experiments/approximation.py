@@ -10,13 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from applications.lv_dp.config import ProfileName
 from applications.lv_dp.experiments import published
 from applications.lv_dp.experiments.cells import Cell, Result, Store, Watch
 from applications.lv_dp.experiments.experiment import Experiment, Results
 from applications.lv_dp.experiments.figures.fits import draw_fits
 from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.experiments.summaries import Entry
+from applications.lv_dp.settings import ProfileName
 
 HIDDEN = (10, 20, 50, 200, 1000, 5000, 20000)  # the thesis' text and caption differ; both sets, and 1000
 STEPS: dict[ProfileName, int] = {"smoke": 200}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from applications.lv_dp.config import ProfileName
 from applications.lv_dp.experiments import published
 from applications.lv_dp.experiments.ablations import quarter
 from applications.lv_dp.experiments.figures.heat import draw_heat
 from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.experiments.points import Point, scored
+from applications.lv_dp.settings import ProfileName
 
 RAYS: dict[ProfileName, tuple[int, ...]] = {"smoke": (8, 12), "cpu": (12, 25, 50)}
 DELTAS: dict[ProfileName, tuple[int, ...]] = {"smoke": (1, 2), "cpu": (1, 2, 5)}

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import tyro
 
 from applications.lv_dp import train
-from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, ProfileName, Regime, TrainConfig
+from applications.lv_dp.config import EstimatorName, HoldOut, MethodName, Regime, TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.experiments.data import fingerprint, shared_data
 from applications.lv_dp.experiments.training import TrainCell
+from applications.lv_dp.settings import ProfileName
 
 Size = int | Literal["all"]
 SIZES: dict[ProfileName, tuple[Size, ...]] = {

@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from applications.lv_dp.config import ProfileName
 from applications.lv_dp.experiments import published
 from applications.lv_dp.experiments.experiment import Experiment, Results
 from applications.lv_dp.experiments.figures.bars import draw_bars
@@ -16,6 +15,7 @@ from applications.lv_dp.experiments.options import ReproduceConfig
 from applications.lv_dp.experiments.summaries import Entry
 from applications.lv_dp.experiments.timing import PARTS, WAYS, TimingCell
 from applications.lv_dp.provenance import provenance
+from applications.lv_dp.settings import ProfileName
 
 ROUNDS: dict[ProfileName, tuple[int, int]] = {"smoke": (1, 3), "cpu": (2, 21)}
 DEFAULT_ROUNDS = (3, 25)  # rounds to warm up, and rounds that count

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from applications.lv_dp import checkpoint, train
-from applications.lv_dp.config import Settings, TrainConfig, read_change
+from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data.preprocess import prepare
 from applications.lv_dp.evaluate import mean_scores, predictions, score_images
 from applications.lv_dp.experiments.cells import Cell, Result, Store, Watch
@@ -15,6 +15,7 @@ from applications.lv_dp.experiments.data import shared_data
 from applications.lv_dp.model import ceiling_masks
 from applications.lv_dp.provenance import usable_device
 from applications.lv_dp.runs import checkpoint_path, open_run
+from applications.lv_dp.settings import Settings, read_change
 
 NOT_IDENTITY = ("out", "threads", "change", "iterations")  # change and iterations are part of the settings
 CURVE = ("iteration", "train_dice", "held_out_dice")
