@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from applications.lv_dp.compare import Comparison
 from applications.lv_dp.segment import Segmentation
@@ -16,7 +16,7 @@ from applications.lv_dp.surface import DISTANCES
 
 def training_table(scores: dict[str, dict[str, float]], title: str) -> Table:
     """Lay out mean Dice scores by method."""
-    table = Table("method", "Dice, whole image", "Dice, star's square", title=title)
+    table = _table("method", "Dice, whole image", "Dice, star's square", title=title)
     for method, values in scores.items():
         table.add_row(method, f"{values['dice_whole']:.4f}", f"{values['dice_square']:.4f}")
     return table
@@ -24,7 +24,7 @@ def training_table(scores: dict[str, dict[str, float]], title: str) -> Table:
 
 def search_table(candidates: Sequence[dict[str, Any]]) -> Table:
     """Lay out what `search` tried, the best first."""
-    table = Table(
+    table = _table(
         "settings",
         "Dice, whole image",
         "training, s",
@@ -47,7 +47,7 @@ def evaluation_tables(methods: dict[str, dict[str, Any]], title: str) -> list[Ta
 def _score_table(methods: dict[str, dict[str, Any]], title: str) -> Table:
     unit = next(iter(methods.values()))["unit"]
     heads = [f"{name.upper()}, {unit}" for name in DISTANCES]
-    table = Table("method", "Dice, whole image", "Dice, star's square", *heads, "empty", title=title)
+    table = _table("method", "Dice, whole image", "Dice, star's square", *heads, "empty", title=title)
     for method, summary in methods.items():
         overlaps = [_spread(summary[key], 4) for key in ("dice", "dice_square")]
         distances = [_spread(summary[f"{name}_mm"], 2) for name in DISTANCES]
@@ -57,7 +57,7 @@ def _score_table(methods: dict[str, dict[str, Any]], title: str) -> Table:
 
 def _size_table(methods: dict[str, dict[str, Any]]) -> Table:
     thirds = next(iter(methods.values()))["by_size"]
-    table = Table("method", *(_size_head(size, thirds[size]) for size in SIZES), title="Dice by true area")
+    table = _table("method", *(_size_head(size, thirds[size]) for size in SIZES), title="Dice by true area")
     for method, summary in methods.items():
         table.add_row(method, *(_spread(summary["by_size"][size]["dice"], 4) for size in SIZES))
     return table
@@ -72,7 +72,7 @@ def _size_head(size: str, third: dict[str, Any]) -> str:
 
 def _volume_table(methods: dict[str, dict[str, Any]]) -> Table:
     heads = ("method", "quantity", "patients", "mean absolute error", "bias", "limits of agreement")
-    table = Table(*heads, title="volumes")
+    table = _table(*heads, title="volumes")
     for method, summary in methods.items():
         for part, unit in (("edv", "ml"), ("esv", "ml"), ("ef", "%")):
             found = summary["volumes"][part]
@@ -96,7 +96,7 @@ def comparison_table(comparisons: Sequence[Comparison], reference: str) -> Table
         "95 % interval",
         "p",
     )
-    table = Table(*heads, title=escape(f"Dice per patient against {reference}"))
+    table = _table(*heads, title=escape(f"Dice per patient against {reference}"))
     for row in comparisons:
         interval = f"{row.low:+.4f} .. {row.high:+.4f}"
         means = (f"{row.mean:.4f}", f"{row.reference_mean:.4f}", f"{row.median_difference:+.4f}")
@@ -109,6 +109,11 @@ def segmentation_line(found: Segmentation) -> str:
     if found.area is None:
         return f"area {found.pixels} pixels; the file does not say how large they are"
     return f"area {found.area:.1f} mm2 ({found.pixels} pixels)"
+
+
+def _table(*heads: str, title: str) -> Table:
+    """Return an empty table whose narrow columns fold what they hold: nothing is cut off."""
+    return Table(*(Column(head, overflow="fold") for head in heads), title=title)
 
 
 def _spread(values: dict[str, Any], digits: int) -> str:
