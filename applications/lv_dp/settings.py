@@ -130,7 +130,7 @@ PROFILES: dict[ProfileName, Settings] = {
 TUNED_FOR_ALL: dict[str, Any] = {"augment": True, "precision": "bfloat16"}
 TUNED: dict[str, dict[str, Any]] = {
     "unet": {"iterations": 1100, "schedule": "cosine"},
-    "ray_ce": {"iterations": 1100, "schedule": "cosine"},
+    "ray_ce": {"iterations": 1100, "schedule": "cosine", "learning_rate": 3e-3},
     "soft_dp": {"iterations": 700, "schedule": "cosine"},
     "diff_bypass": {"iterations": 400, "schedule": "cosine"},
     "evolution_strategy": {"iterations": 800},
