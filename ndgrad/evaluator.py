@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Evaluator:
                 "an empty batch has no point to show the shape of the outputs of a function of one point; skip empty "
                 "batches, or wrap a function of rows (batched=True)"
             )
-        with torch.no_grad(), torch.autocast(call.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(call.device):
             parts = [self._call(call, rows, start, stop) for start, stop in self._spans(num_rows)]
         return Outputs.concatenate(parts)
 
@@ -121,6 +122,13 @@ class BoundFunction:
                 f"wrapped function, but returned {len(leaves)}"
             )
         return self._first.rebuild(leaves)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Switch autocast off where it is on; entering it takes as long as a small function, so not elsewhere."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _name(fn: Callable[..., Any]) -> str:

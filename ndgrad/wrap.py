@@ -13,7 +13,7 @@ from ndgrad.arguments import Key, parameter_names
 from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
 from ndgrad.estimators import ESTIMATORS
-from ndgrad.evaluator import BoundFunction, Evaluator
+from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
 from ndgrad.interface import resolve_interface
 from ndgrad.validation import positive_int
 
@@ -43,7 +43,7 @@ class BlackBox(torch.nn.Module):
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs."""
         call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs)
         f = BoundFunction(self._evaluator, call)
-        with torch.autocast(call.device.type, enabled=False):
+        with without_autocast(call.device):
             attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
             outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
