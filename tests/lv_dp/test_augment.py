@@ -28,14 +28,69 @@ def distances(batch: Batch) -> Tensor:
     return torch.stack([(centroid(m) - c).norm() for m, c in zip(batch.masks, batch.centers, strict=True)])
 
 
-def test_no_change_but_a_flip(batch: Batch) -> None:
-    """With every range closed an image is itself or its mirror image about the centre's column."""
-    same = augment(batch, generator(), STILL)
-    for old, new in zip(batch.images, same.images, strict=True):
-        inner = (slice(16, 48), slice(16, 48))
-        as_it_was = (new - old)[inner].abs().max() < 1e-3
-        assert as_it_was or (new - old)[inner].abs().max() > 0.1
-    torch.testing.assert_close(same.centers, batch.centers)
+@pytest.fixture
+def square() -> Batch:
+    """Forty images of 33 x 33 pixels about their middle pixel, where a flip is exact."""
+    torch.manual_seed(0)
+    masks = torch.zeros(40, 33, 33, dtype=torch.bool)
+    masks[:, 10:20, 12:25] = True
+    return Batch(
+        torch.randn(40, 33, 33), masks, torch.full((40, 2), 16.0), torch.zeros(40, 2, dtype=torch.int64)
+    )
+
+
+def originals(square: Batch, changed: Batch) -> tuple[Tensor, Tensor]:
+    """Each image as it was, or flipped if its mask was; and which were."""
+    flipped = (changed.masks == square.masks.flip(2)).flatten(1).all(1)
+    return torch.where(flipped[:, None, None], square.images.flip(2), square.images), flipped
+
+
+def test_no_change_but_a_flip(square: Batch) -> None:
+    same = augment(square, generator(), STILL)
+    expected, flipped = originals(square, same)
+    torch.testing.assert_close(same.images, expected, atol=1e-3, rtol=1e-3)
+    assert 8 < int(flipped.sum()) < 32
+    torch.testing.assert_close(same.centers, square.centers)
+
+
+def test_contrast_is_a_factor(square: Batch) -> None:
+    changed = augment(square, generator(), dataclasses.replace(STILL, contrast=1.3))
+    factor = changed.images.std((1, 2)) / square.images.std((1, 2))
+    torch.testing.assert_close(
+        changed.images, factor[:, None, None] * originals(square, changed)[0], atol=5e-3, rtol=1e-2
+    )
+    assert 1 / 1.31 < factor.min() < 0.85
+    assert 1.2 < factor.max() < 1.31
+
+
+def test_brightness_is_added(square: Batch) -> None:
+    changed = augment(square, generator(), dataclasses.replace(STILL, brightness=0.3))
+    added = (changed.images - originals(square, changed)[0]).flatten(1)
+    assert added.std(1).max() < 1e-3
+    assert -0.3 <= added.mean() <= 0.3
+    assert -0.301 < added.min() < -0.15
+    assert 0.15 < added.max() < 0.301
+
+
+def test_gamma_bends_between_the_darkest_and_the_brightest(square: Batch) -> None:
+    changed = augment(square, generator(), dataclasses.replace(STILL, gamma=1.5))
+    before = originals(square, changed)[0].flatten(1)
+    low, high = before.amin(1, keepdim=True), before.amax(1, keepdim=True)
+    unit, bent = ((values - low) / (high - low) for values in (before, changed.images.flatten(1)))
+    inside = (unit > 0.2) & (unit < 0.8)
+    exponents = torch.stack(
+        [(b[i].log() / u[i].log()).mean() for b, u, i in zip(bent, unit, inside, strict=True)]
+    )
+    assert 1 / 1.52 < exponents.min() < 0.8
+    assert 1.25 < exponents.max() < 1.52
+    torch.testing.assert_close(bent[inside], (unit ** exponents[:, None])[inside], atol=5e-3, rtol=1e-2)
+
+
+def test_noise_is_normal_of_a_deviation_below_its_limit(square: Batch) -> None:
+    changed = augment(square, generator(), dataclasses.replace(STILL, noise=0.15))
+    deviation = (changed.images - originals(square, changed)[0]).flatten(1).std(1)
+    assert deviation.min() < 0.03
+    assert 0.1 < deviation.max() < 0.16
 
 
 def test_center_mask_and_image_move_together(batch: Batch) -> None:
@@ -83,6 +138,8 @@ def test_a_mask_that_vanishes_keeps_its_slice() -> None:
     )
     results = [augment(batch, generator(seed)) for seed in range(60)]
     assert all(result.masks.any() for result in results)
-    untouched = [torch.equal(result.images, batch.images) for result in results]
-    assert any(untouched)
-    assert not all(untouched)
+    untouched = [result for result in results if torch.equal(result.images, batch.images)]
+    assert 0 < len(untouched) < len(results)
+    for result in untouched:  # all of it: image, mask and centre belong together
+        torch.testing.assert_close(result.masks, batch.masks)
+        torch.testing.assert_close(result.centers, batch.centers)

@@ -130,6 +130,20 @@ def test_more_iterations_extend_a_finished_run(png_folder: Path, tmp_path: Path)
     assert a == b
 
 
+def test_a_step_augments_and_sets_the_rate_as_asked(
+    png_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(train, "augment", lambda batch, generator: calls.append(len(batch)) or batch)
+    for name, changes, expected in (("a", ("augment=true", "warmup=10"), [4]), ("b", (), [])):
+        training = train.start(job(png_folder, tmp_path / name, method="unet", change=changes))
+        calls.clear()
+        train.step(training, 3)
+        assert calls == expected
+        rate = 1e-3 * (0.3 if changes else 1.0)
+        assert training.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_a_falling_learning_rate_cannot_be_extended(png_folder: Path, tmp_path: Path) -> None:
     train.main(job(png_folder, tmp_path, iterations=2, change=("schedule=cosine",)))
     with pytest.raises(UsageError, match=r"other values of settings\.iterations"):
