@@ -6,6 +6,7 @@ whole-image Dice on held-out phantom hearts after a short training of a small U-
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cache
 from statistics import mean
@@ -20,21 +21,11 @@ from applications.lv_dp.data.preprocess import Batch, prepare
 from applications.lv_dp.gradients import Gradient, contour, index_loss
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import Segmenter, contour_loss, contour_masks
-from applications.lv_dp.settings import Settings
+from applications.lv_dp.settings import PROFILES
 from benchmarks.networks import MapScores
 from benchmarks.tasks.task import Objective, Task
 
-_SETTINGS = Settings(
-    crop=64,
-    num_rays=12,
-    num_radii=14,
-    step=2.0,
-    delta=1,
-    smoothing=3,
-    levels=3,
-    base_channels=8,
-    batch_size=4,
-)
+_SETTINGS = dataclasses.replace(PROFILES["smoke"], levels=3, base_channels=8)
 _BATCH = 2
 _TRAINING_PATIENTS, _HELD_OUT_PATIENTS = 4, 3
 
