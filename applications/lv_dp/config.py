@@ -13,7 +13,7 @@ MethodName = Literal["unet", "ray_ce", "soft_dp", "edpcnn"]
 EstimatorName = Literal["diff_bypass", "evolution_strategy", "score_function", "finite_difference"]
 Regime = Literal["published", "tuned"]
 GradientForm = Literal["vjp", "composed"]
-HoldOut = Literal["random", "fifth"]
+HoldOut = Literal["random", "fifth", "thirds"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class TrainConfig:
         regime: published (as in the thesis: no image augmentation, one length for all) or tuned (augmentation, and
             each method with the length and learning rate chosen for it).
         seed: weights, batches, jitter, probes, and the shuffle of the training slices.
-        hold_out: random patients, or every fifth of the sorted names (for ACDC a fifth of each pathology).
+        hold_out: random patients, every fifth of the sorted names (for ACDC a fifth of each pathology), or the third
+            number ``seed`` modulo 3, so that seeds 0 1 2 hold out every patient once.
         split_seed: which patients are held out at random.
         held_out: fraction of the patients that are held out at random; training never sees them.
         inner_seed: choose settings on other patients: those of the split above are put aside, and this seed draws the

@@ -18,7 +18,7 @@ from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import SliceSet
 from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.preprocess import Batch, prepare
-from applications.lv_dp.data.splits import held_out_fifth, held_out_patients, training_subset
+from applications.lv_dp.data.splits import held_out_fifth, held_out_patients, held_out_third, training_subset
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
@@ -117,6 +117,8 @@ def split(data: SliceSet, config: TrainConfig) -> tuple[SliceSet, SliceSet]:
     """Return the data that a training may know of, and the held-out part of it."""
     if config.hold_out == "fifth":
         held_out = held_out_fifth(data)
+    elif config.hold_out == "thirds":
+        held_out = held_out_third(data, config.seed)
     else:
         held_out = held_out_patients(data, config.held_out, config.split_seed)
     if config.inner_seed is not None:

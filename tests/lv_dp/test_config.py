@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from applications.lv_dp.config import TrainConfig
-from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data import DataError, SliceSet
 from applications.lv_dp.data.phantom import PhantomConfig, load_phantom
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.settings import PROFILES, TUNED, read_change
@@ -73,6 +73,18 @@ def test_inner_splits_put_the_outer_patients_aside(phantom: SliceSet) -> None:
     assert set(known.patients) == set(phantom.patients) - set(outer.patients)
     assert inner.patients
     assert set(inner.patients) < set(known.patients)
+
+
+def test_seeds_hold_out_each_patient_once() -> None:
+    data = load_phantom(PhantomConfig(patients=11, levels=3, size=48))
+    folds = [split(data, config(hold_out="thirds", seed=seed))[1].patients for seed in (3, 4, 5)]
+    assert sorted(name for fold in folds for name in fold) == data.patients
+    assert folds[1] == ["phantom-001", "phantom-004", "phantom-007", "phantom-010"]
+    known, inner = split(data, config(hold_out="thirds", seed=4, inner_seed=1))
+    assert not set(known.patients) & set(folds[1])
+    assert inner.patients
+    with pytest.raises(DataError, match="needs 3 patients, got 2"):
+        split(data.of_patients(data.patients[:2]), config(hold_out="thirds"))
 
 
 def test_every_fifth_patient_can_be_held_out() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from applications.lv_dp.__main__ import main as command_line
+from applications.lv_dp.data import SliceSet
 from applications.lv_dp.experiments import approximation, published, registry, reproduce
 from applications.lv_dp.experiments.options import ReproduceConfig
 
@@ -193,3 +194,16 @@ def test_sizes_are_those_of_the_profile_or_those_given() -> None:
         50,
         64,
     ]  # the phantom has no more
+
+
+def test_sizes_are_those_that_every_seed_can_train_on(
+    phantom: SliceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("applications.lv_dp.experiments.options.shared_data", lambda spec: phantom)
+    options = ReproduceConfig("table-5-1", Path("unused"), hold_out="thirds", seeds=(0, 1, 2))
+    assert options.at_most(100) == len(
+        phantom.of_patients(phantom.patients[1:3])
+    )  # seed 0 holds out two of four
+    assert dataclasses.replace(options, seeds=(2,)).at_most(100) == len(
+        phantom.of_patients(phantom.patients[1:])
+    )

@@ -43,6 +43,27 @@ def held_out_fifth(data: SliceSet) -> list[str]:
     return patients[4::5]
 
 
+def held_out_third(data: SliceSet, fold: int) -> list[str]:
+    """Return every third patient of the sorted names, from number ``fold`` modulo 3: folds 0, 1, 2 are all of them.
+
+    With a fold for each seed every patient is held out once, and a paired test has all of them.
+
+    Raises:
+        DataError: there are fewer than three patients.
+
+    Example:
+        >>> from applications.lv_dp.data.phantom import load_phantom
+        >>> held_out_third(load_phantom(), fold=4)
+        ['phantom-001', 'phantom-004', 'phantom-007', 'phantom-010']
+    """
+    patients = data.patients
+    if len(patients) < 3:
+        raise DataError(
+            f"{data.source}: to hold out thirds of the patients needs 3 patients, got {len(patients)}"
+        )
+    return patients[fold % 3 :: 3]
+
+
 def training_subset(data: SliceSet, held_out: list[str], num_train: int, seed: int) -> SliceSet:
     """Return the first ``num_train`` slices of one shuffle of all other patients' slices.
 

@@ -109,8 +109,9 @@ class ReproduceConfig:
         return min(size, self._pool(replace(self._config(), inner_seed=inner_seed)))
 
     def _pool(self, config: TrainConfig) -> int:
-        data, held_out = train.split(self.slices, config)
-        return len(data) - len(held_out)
+        """Count the slices that every seed has for training."""
+        splits = [train.split(self.slices, replace(config, seed=seed)) for seed in self.all_seeds]
+        return min(len(data) - len(held_out) for data, held_out in splits)
 
     def _config(self) -> TrainConfig:
         return TrainConfig(
