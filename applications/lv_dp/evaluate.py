@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ from applications.lv_dp.config import EvaluateConfig
 from applications.lv_dp.data import DataError, Slice, SliceSet
 from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.preprocess import Batch, paste, prepare
-from applications.lv_dp.data.sources import load_centers
+from applications.lv_dp.data.resample import Grid, point_on_grid
+from applications.lv_dp.data.sources import load, load_centers
 from applications.lv_dp.metrics import scores
 from applications.lv_dp.model import METHODS, Predict, Segmenter, circle_masks
 from applications.lv_dp.provenance import provenance, usable_device
@@ -39,10 +41,10 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     """
     device = usable_device(config.device)
     run = open_model(config.run)
-    data = load_even(config.data)
+    data = load_even(config.data, run.spacing)
     if config.subset == "held_out":
         data = _held_out(data, run)
-    centers = load_centers(config.centers, data) if config.centers else None
+    centers = _given_centers(config.centers, config.data, data) if config.centers else None
     settings = run.model.settings
     batch = prepare(data.slices, settings.crop, centers, settings.crop_at).to(device)
     unit = distance_unit(data.slices)
@@ -62,6 +64,22 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     }
     checkpoint.write_json(config.json, results)
     return results
+
+
+def _given_centers(path: Path, source: str, data: SliceSet) -> list[Tensor]:
+    """Read the centres, in pixels of the files, and follow the slices where they were resampled."""
+    points = load_centers(path, data)
+    originals = {item.name: item for item in load(source).slices}
+    return [
+        _follow(point, originals[item.name], item) for point, item in zip(points, data.slices, strict=True)
+    ]
+
+
+def _follow(point: Tensor, original: Slice, item: Slice) -> Tensor:
+    shape, new = original.image.shape, item.image.shape
+    if item.spacing is None or original.spacing is None or (original.spacing, shape) == (item.spacing, new):
+        return point
+    return point_on_grid(point, (shape[0], shape[1]), original.spacing, Grid(item.spacing[0], new[0]))
 
 
 def predictions(run: Run) -> dict[str, Predict]:

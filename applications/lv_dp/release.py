@@ -82,6 +82,7 @@ def _description(config: ExportConfig, run: Run) -> dict[str, Any]:
         "settings": run.config["settings"],
         "iteration": run.iteration,
         "mean_radius": run.mean_radius,
+        "spacing": run.spacing,
         "trained_on": config.trained_on or f"{kind}{folder}",
         "training": {
             "slices": len(run.config["training_slices"]),
@@ -119,8 +120,13 @@ def open_release(path: Path) -> Run:
         raise UsageError(f"{where}: mean_radius must be a number of pixels, got {radius!r:.60}")
     if not isinstance(held_out, list) or not all(isinstance(name, str) for name in held_out):
         raise UsageError(f"{where}: held_out_patients must be a list of names, got {held_out!r:.60}")
+    spacing = config.get("spacing")
+    if spacing is not None and not (isinstance(spacing, float) and 0 < spacing < math.inf):
+        raise UsageError(
+            f"{where}: spacing must be a positive number of millimetres or null, got {spacing!r:.60}"
+        )
     model = _model(settings, _read_weights(path / "model.safetensors", config.get("sha256")), path)
-    return Run(path, config, model.eval(), int(config["iteration"]), radius, held_out)
+    return Run(path, config, model.eval(), int(config["iteration"]), radius, held_out, spacing)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

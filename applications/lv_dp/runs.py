@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with what it needs for scoring."""
+    """A trained model with what it needs for scoring; ``spacing`` of its training data in mm, None where unknown."""
 
     path: Path
     config: dict[str, Any]
@@ -49,6 +49,7 @@ class Run:
     iteration: int
     mean_radius: float
     held_out: list[str]
+    spacing: float | None
 
 
 def checkpoint_path(run: Path) -> Path:
@@ -73,7 +74,8 @@ def open_run(path: Path) -> Run:
     weights = {key[len(prefix) :]: value for key, value in state["model"].items() if key.startswith(prefix)}
     model.unet.load_state_dict(weights)
     held_out = config["held_out_patients"]
-    return Run(path, config, model.eval(), state["iteration"], state["mean_radius"], held_out)
+    spacing = config.get("spacing")
+    return Run(path, config, model.eval(), state["iteration"], state["mean_radius"], held_out, spacing)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -101,9 +103,8 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """Return what must agree for a run to go on; settings that are the same in both are spelt out flat."""
-    flat = {
-        key: value for key, value in config.items() if key not in ("out", "iterations", "threads", "settings")
-    }
+    apart = ("out", "iterations", "threads", "settings", "spacing")  # the last follows from the data
+    flat = {key: value for key, value in config.items() if key not in apart}
     settings = config["settings"]
     # a falling learning rate depends on the end: such a run cannot be extended
     extendable = ("iterations",) if settings.get("schedule", "constant") == "constant" else ()

@@ -18,6 +18,8 @@ from torch import Tensor
 from applications.lv_dp import checkpoint
 from applications.lv_dp.data import Slice
 from applications.lv_dp.data.preprocess import paste, prepare
+from applications.lv_dp.data.resample import Grid, mask_from_grid, point_on_grid, resample_slice
+from applications.lv_dp.data.slices import same_spacing
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.image_file import Picture, read_picture
 from applications.lv_dp.model import METHODS
@@ -28,7 +30,10 @@ from applications.lv_dp.runs import Run
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """Segment the left ventricle in one image; its pixels should be about as large as the training data's.
+    """Segment the left ventricle in one image.
+
+    It is resampled to the size of the pixels that the model was trained on, where both are known, and the mask brought
+    back; else its pixels should be about as large as those.
 
     Attributes:
         image: .png, .dcm, .nii or .nii.gz.
@@ -118,11 +123,32 @@ def segment(run: Run, picture: Picture, center: tuple[float, float]) -> Tensor:
     """Return the mask (H, W) that the run's own method draws around ``center`` (row, column)."""
     unknown = torch.zeros(picture.image.shape, dtype=torch.bool)
     item = Slice("image", "", picture.image, unknown, spacing=picture.spacing)
-    row, column = center
-    settings = run.model.settings
-    batch = prepare([item], settings.crop, [torch.tensor([column, row])], settings.crop_at)
-    predict = next(iter(METHODS[run.config["method"]].predictions.values()))
+    point = torch.tensor([center[1], center[0]])  # (x, y)
+    grid = training_grid(run, picture)
+    if grid is None or picture.spacing is None:
+        return _draw(run, item, point)
     H, W = picture.image.shape
+    point = point_on_grid(point, (H, W), picture.spacing, grid)
+    return mask_from_grid(_draw(run, resample_slice(item, grid), point), grid, (H, W), picture.spacing)
+
+
+def training_grid(run: Run, picture: Picture) -> Grid | None:
+    """Return pixels like the training data's that hold the picture; None where it has such, or a size is unknown."""
+    if picture.spacing is None or run.spacing is None:
+        return None
+    if all(same_spacing(step, run.spacing) for step in picture.spacing):
+        return None
+    sides = (step * count for step, count in zip(picture.spacing, picture.image.shape, strict=True))
+    pixels = math.ceil(max(sides) / run.spacing)
+    # even, as the thesis' 212: the pixels lie where those of `resample` lie
+    return Grid(run.spacing, max(Grid().size, pixels + pixels % 2))
+
+
+def _draw(run: Run, item: Slice, point: Tensor) -> Tensor:
+    settings = run.model.settings
+    batch = prepare([item], settings.crop, [point], settings.crop_at)
+    predict = next(iter(METHODS[run.config["method"]].predictions.values()))
+    H, W = item.image.shape
     with torch.no_grad():
         return paste(predict(run.model, batch), batch.corners, [(H, W)])[0]
 

@@ -102,8 +102,7 @@ def start(config: TrainConfig) -> Training:
     device = usable_device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
     model = build(config, generator).to(device)
-    names = {"held_out_patients": held_out.patients, "training_slices": [item.name for item in subset.slices]}
-    write_config(config.out, config.to_json() | names)
+    write_config(config.out, config.to_json() | _described(data, held_out, subset))
     optimizer = torch.optim.Adam(model.unet.parameters(), lr=config.settings.learning_rate)
     crop, at = config.settings.crop, config.settings.crop_at
     batch, held_out_batch = (prepare(part.slices, crop, at=at).to(device) for part in (subset, held_out))
@@ -111,6 +110,15 @@ def start(config: TrainConfig) -> Training:
     if checkpoint_path(config.out).is_file():
         training.restore(checkpoint.load(checkpoint_path(config.out)))
     return training
+
+
+def _described(data: SliceSet, held_out: SliceSet, subset: SliceSet) -> dict[str, Any]:
+    """Return what a run folder says about its data."""
+    return {
+        "held_out_patients": held_out.patients,
+        "training_slices": [item.name for item in subset.slices],
+        "spacing": data.spacing,
+    }
 
 
 def split(data: SliceSet, config: TrainConfig) -> tuple[SliceSet, SliceSet]:

@@ -166,6 +166,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "radius nan": (lambda f: describe(f, mean_radius=float("nan")), "mean_radius must be a number"),
     "iteration": (lambda f: describe(f, iteration=None), "iteration must be an integer"),
     "patients": (lambda f: describe(f, held_out_patients=[3]), "held_out_patients must be a list of names"),
+    "spacing": (lambda f: describe(f, spacing="1.4"), "spacing must be a positive number of millimetres or null"),
+    "spacing zero": (lambda f: describe(f, spacing=0.0), "spacing must be a positive number"),
     "no json": (lambda f: (f / "model.json").write_text("{"), "model.json: is not readable JSON"),
     "binary json": (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "model.json: is not readable JSON"),
     "deep json": (lambda f: (f / "model.json").write_text("[" * 99999), "model.json: is not readable JSON"),

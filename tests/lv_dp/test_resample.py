@@ -10,9 +10,17 @@ from scipy.ndimage import map_coordinates
 from applications.lv_dp.data import DataError, Slice, SliceSet
 from applications.lv_dp.data.phantom import PhantomConfig, load_phantom
 from applications.lv_dp.data.preprocess import prepare
-from applications.lv_dp.data.resample import Grid, resample, resample_slice, sample
+from applications.lv_dp.data.resample import (
+    Grid,
+    mask_from_grid,
+    point_on_grid,
+    resample,
+    resample_slice,
+    sample,
+)
 from applications.lv_dp.data.slices import LV, MYOCARDIUM, RV, centroid
 from applications.lv_dp.data.volumes import volumes
+from applications.lv_dp.metrics import dice
 
 
 @pytest.mark.parametrize("shape", [(40, 31), (17, 64), (5, 5)])
@@ -111,3 +119,31 @@ def test_resampled_slices_can_be_cropped_around_their_centre(phantom: SliceSet) 
     batch = prepare(resample(phantom).slices, 128)
     assert batch.images.shape == (len(phantom), 128, 128)
     assert (batch.centers - 64).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 0.9), (1.4, 1.1), (1.92, 1.92)])
+def test_a_mask_comes_back_to_where_it_was(spacing: tuple[float, float]) -> None:
+    H, W = 90, 71
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    mask = ((y - 40) * spacing[0] / 18) ** 2 + ((x - 28) * spacing[1] / 14) ** 2 < 1
+    grid = Grid(1.2, 160)
+    there = resample_slice(Slice("a", "a", mask.float(), mask, spacing=spacing), grid).mask
+    back = mask_from_grid(there, grid, (H, W), spacing)
+    assert back.shape == (H, W)
+    assert dice(back, mask) > 0.97
+    torch.testing.assert_close(centroid(back), centroid(mask), atol=0.3, rtol=0)
+    point = point_on_grid(torch.tensor([28.0, 40.0]), (H, W), spacing, grid)
+    torch.testing.assert_close(point, centroid(there), atol=0.3, rtol=0)
+
+
+def test_the_spacing_of_a_set_is_that_of_all_its_slices() -> None:
+    def spacing(*pairs: tuple[float, float] | None) -> float | None:
+        blank = torch.ones(3, 3)
+        items = [Slice(str(i), "a", blank, blank > 0, spacing=pair) for i, pair in enumerate(pairs)]
+        return SliceSet(tuple(items), (), "test").spacing
+
+    assert spacing((1.5, 1.5), (1.51, 1.5)) == 1.5
+    assert spacing((1.5, 1.5), (1.52, 1.5)) is None
+    assert spacing((1.5, 1.4)) is None
+    assert spacing((1.5, 1.5), None) is None
+    assert spacing(None) is None

@@ -16,7 +16,7 @@ from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import DataError, SliceSet
 from applications.lv_dp.data.preprocess import paste, prepare
 from applications.lv_dp.errors import UsageError
-from applications.lv_dp.image_file import read_picture
+from applications.lv_dp.image_file import Picture, read_picture
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS
 from applications.lv_dp.overlay import CENTER, CONTOUR, overlay
@@ -210,6 +210,39 @@ def test_released_weights_segment_the_same(config: SegmentConfig, tmp_path: Path
     export(ExportConfig(config.run, tmp_path / "release"))
     other = dataclasses.replace(config, run=tmp_path / "release")
     torch.testing.assert_close(main(other).mask, main(config).mask)
+
+
+def test_pixels_of_another_size_are_brought_to_the_training_data_s(config: SegmentConfig) -> None:
+    trained = dataclasses.replace(open_model(config.run), spacing=1.5)
+    image = read_picture(config.image).image
+    expected = segment_module.segment(trained, Picture(image, (1.5, 1.5)), (30.0, 35.0))
+    fine = image.repeat_interleave(2, 0).repeat_interleave(3, 1)  # the same in mm; three columns for one
+    found = segment_module.segment(trained, Picture(fine, (0.75, 0.5)), (60.5, 106.0))
+    assert found.shape == (128, 192)
+    assert dice(found[::2, 1::3], expected) > 0.95
+    assert dice(found, expected.repeat_interleave(2, 0).repeat_interleave(3, 1)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("spacing", "trained", "expected"),
+    [
+        (None, 1.5, None),
+        ((2.0, 2.0), None, None),
+        ((1.501, 1.499), 1.5, None),
+        ((1.0, 1.5), 1.5, (1.5, 212)),
+        ((3.0, 7.0), 1.5, (1.5, 280)),  # 60 columns of 7 mm are 280 pixels of 1.5 mm
+        ((3.0, 7.01), 1.5, (1.5, 282)),
+    ],
+)
+def test_when_and_to_what_an_image_is_resampled(
+    spacing: tuple[float, float] | None,
+    trained: float | None,
+    expected: tuple[float, int] | None,
+    config: SegmentConfig,
+) -> None:
+    run = dataclasses.replace(open_model(config.run), spacing=trained)
+    grid = segment_module.training_grid(run, Picture(torch.zeros(64, 60), spacing))
+    assert (None if grid is None else (grid.spacing, grid.size)) == expected
 
 
 @pytest.mark.parametrize("suffix", ["dcm", "nii.gz"])

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 
+from applications.lv_dp import evaluate
 from applications.lv_dp.data import DataError, SliceSet, cache, store
 from applications.lv_dp.data.cache import load_even, load_resampled
 from applications.lv_dp.data.pack import difference, integrate, load_packed, write_pack
 from applications.lv_dp.data.resample import Grid, resample
+from applications.lv_dp.data.slices import centroid
 from applications.lv_dp.data.sources import load
 
 SMALL = Grid(1.5, 90)
@@ -371,3 +373,37 @@ def test_pixels_of_two_sizes_are_brought_to_one(phantom: SliceSet, tmp_path: Pat
     assert {item.spacing for item in data.slices} == {(1.36719, 1.36719)}
     assert {tuple(item.image.shape) for item in data.slices} == {(212, 212)}
     assert len(files(own_cache)) == 1
+
+
+def test_evaluation_takes_the_pixels_of_the_training(source: str, own_cache: Path) -> None:
+    own = load(source)
+    assert own.spacing is not None
+    assert_same(load_even(source, own.spacing * 1.005), own)
+    assert not own_cache.exists()
+    coarse = load_even(source, own.spacing * 1.5)
+    assert coarse.spacing == own.spacing * 1.5
+    areas = [sum(item.area or 0.0 for item in part.slices) for part in (coarse, own)]
+    assert areas[0] == pytest.approx(areas[1], rel=0.03)
+
+
+def test_pixels_of_unknown_size_stay(phantom: SliceSet, tmp_path: Path) -> None:
+    packed = tmp_path / "p.npz"
+    write_pack(
+        packed,
+        dataclasses.replace(
+            phantom, slices=tuple(dataclasses.replace(item, spacing=None) for item in phantom.slices)
+        ),
+    )
+    assert_same(load_even(f"packed:{packed}", 1.2), load(f"packed:{packed}"))
+
+
+def test_given_centers_follow_the_resampling(source: str, own_cache: Path, tmp_path: Path) -> None:
+    own = load(source)
+    assert own.spacing is not None
+    lines = (f"{item.name},{x},{y}" for item in own.slices for x, y in [centroid(item.mask).tolist()])
+    (tmp_path / "c.csv").write_text("\n".join(["name,x,y", *lines]))
+    coarse = load_even(source, own.spacing * 1.5)
+    for data in (own, coarse):
+        points = evaluate._given_centers(tmp_path / "c.csv", source, data)
+        expected = torch.stack([centroid(item.mask) for item in data.slices])
+        torch.testing.assert_close(torch.stack(points), expected, atol=0.3, rtol=0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from applications.lv_dp.data import store
 from applications.lv_dp.data.resample import Grid, resample
-from applications.lv_dp.data.slices import SliceSet
+from applications.lv_dp.data.slices import SliceSet, same_spacing
 from applications.lv_dp.data.sources import load, parse, png_location
 
 CODE = sorted(Path(__file__).parent.glob("*.py"))
@@ -43,17 +43,24 @@ def load_resampled(source: str, grid: Grid | None = None, folder: Path | None = 
     return _make(source, grid, path) if cached is None else cached
 
 
-def load_even(source: str) -> SliceSet:
-    """Load a source for training: resampled as in the thesis if its pixels differ in size, else as it is.
+def load_even(source: str, like: float | None = None) -> SliceSet:
+    """Load a source with pixels of one size: resampled where they are not, else as it is.
+
+    Args:
+        source: as for `sources.load`.
+        like: the distance of pixels in mm that a model was trained on, and that the data is brought to where its own
+            is known and differs; None for training, which takes the data's own, or the thesis' if that is mixed.
 
     Raises:
         DataError: as `sources.load`; or only some of the slices have a known spacing.
     """
     data = load(source)
     spacings = {item.spacing for item in data.slices}
-    if len(spacings) < 2:
+    if like is None:
+        return data if len(spacings) < 2 else load_resampled(source)
+    if spacings == {None} or (data.spacing is not None and same_spacing(data.spacing, like)):
         return data
-    return load_resampled(source)
+    return load_resampled(source, Grid(spacing=like))
 
 
 def key(source: str, grid: Grid) -> str:

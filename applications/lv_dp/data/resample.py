@@ -86,8 +86,33 @@ def sample(images: Tensor, spacing: tuple[float, float], grid: Grid) -> Tensor:
         tensor([[ 2., 10.],
                 [ 2., 10.]])
     """
+    return _regrid(images, spacing, (grid.size, grid.size), (grid.spacing, grid.spacing))
+
+
+def mask_from_grid(mask: Tensor, grid: Grid, shape: tuple[int, int], spacing: tuple[float, float]) -> Tensor:
+    """Bring a mask (size, size) on the grid back to the image (H, W) that was resampled to it."""
+    return _regrid(mask[None].float(), (grid.spacing, grid.spacing), shape, spacing)[0] >= 0.5
+
+
+def point_on_grid(point: Tensor, shape: tuple[int, int], spacing: tuple[float, float], grid: Grid) -> Tensor:
+    """Return where a point (x, y) in pixels of an image (H, W) lies in pixels of the grid.
+
+    Example:
+        >>> point_on_grid(torch.tensor([0.0, 1.0]), (2, 4), (1.0, 0.5), Grid(0.5, 10))
+        tensor([3.0000, 5.5000])
+    """
+    sides, steps = point.new_tensor([shape[1], shape[0]]), point.new_tensor([spacing[1], spacing[0]])
+    return (point - (sides - 1) / 2) * steps / grid.spacing + (grid.size - 1) / 2
+
+
+def _regrid(
+    images: Tensor, spacing: tuple[float, float], shape: tuple[int, int], new_spacing: tuple[float, float]
+) -> Tensor:
+    """Interpolate images (C, H, W) at the pixels of a concentric image of another shape and spacing."""
     H, W = images.shape[-2:]
-    millimetres = (torch.arange(grid.size) - (grid.size - 1) / 2) * grid.spacing  # from the centre
-    y, x = (2 * millimetres / (step * count) for step, count in zip(spacing, (H, W), strict=True))
-    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (size, size, 2), +-1 = outer edges
+    y, x = (
+        2 * (torch.arange(count) - (count - 1) / 2) * step / (old_step * old_count)
+        for count, step, old_step, old_count in zip(shape, new_spacing, spacing, (H, W), strict=True)
+    )
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H', W', 2), +-1 = outer edges
     return F.grid_sample(images[None], points[None], padding_mode="zeros", align_corners=False)[0]

@@ -125,6 +125,16 @@ class SliceSet:
         return SliceSet(kept, dropped, self.source)
 
     @property
+    def spacing(self) -> float | None:
+        """The distance of neighbouring pixels in mm, None where it is unknown or not the same for all.
+
+        Two distances are the same that differ by at most 1 %.
+        """
+        distances = {distance for item in self.slices for distance in item.spacing or (0.0,)}
+        low, high = min(distances), max(distances)
+        return low if low > 0 and same_spacing(low, high) else None
+
+    @property
     def dropped(self) -> int:
         """How many slices were dropped."""
         return len(self.dropped_slices)
@@ -152,3 +162,8 @@ def centroid(mask: Tensor) -> Tensor:
     """
     y, x = mask.nonzero(as_tuple=True)
     return torch.stack([x.float().mean(), y.float().mean()])
+
+
+def same_spacing(one: float, other: float) -> bool:
+    """Whether two distances of pixels differ by at most 1 %, too little for a network to see."""
+    return max(one, other) <= 1.01 * min(one, other)
