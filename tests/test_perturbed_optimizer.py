@@ -107,9 +107,7 @@ def test_lognormal_mean_and_variance_of_the_identity() -> None:
     assert_mean((grad / -0.7 - 1) ** 2, variance, "variance")
 
 
-CORNERS = torch.tensor(
-    [[1.0, 0.2], [0.3, 1.1], [-0.9, 0.4], [-0.5, -0.8], [0.6, -0.7]], dtype=torch.float64
-)
+CORNERS = torch.tensor([[1.0, 0.2], [0.3, 1.1], [-0.9, 0.4], [-0.5, -0.8], [0.6, -0.7]], dtype=torch.float64)
 
 
 def corner(theta: Tensor) -> Tensor:
