@@ -128,7 +128,7 @@ class FenchelYoungLoss(torch.nn.Module):
         lifted = self.sign * theta.to(working_dtype(theta))
         samples = self.sign * perturb(self.num_samples, lifted, self.sigma, self.generator)[0]
         samples = samples.to(theta.dtype)
-        values, _ = evaluate_samples(self.solver, (samples,))
+        values, _ = evaluate_samples(self.solver, (samples.clone(),))  # a solver may change its input
         require_pairs((theta,), tuple(y[0] for y in values))
         return samples, values[0]
 

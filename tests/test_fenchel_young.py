@@ -112,6 +112,21 @@ def test_the_target_is_a_constant_and_no_gradient_costs_one_value() -> None:
     assert solver.num_evaluations == 6
 
 
+def test_a_solver_may_change_its_input() -> None:
+    def destructive(theta: Tensor) -> Tensor:
+        y = choose("max")(theta)
+        theta.zero_()
+        return y
+
+    torch.manual_seed(5)
+    theta, target = torch.randn(3, 4), torch.ones(3, 4)
+    values = []
+    for solver in (choose("max"), destructive):
+        loss = FenchelYoungLoss(solver, "max", 3, generator=torch.Generator().manual_seed(0))
+        values.append(loss(theta, target))
+    torch.testing.assert_close(*values)
+
+
 def test_second_derivatives_are_refused() -> None:
     theta = torch.randn(3, 4, requires_grad=True)
     values = FenchelYoungLoss(choose("max"), "max", 3)(theta, torch.ones(3, 4))

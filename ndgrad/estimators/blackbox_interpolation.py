@@ -73,11 +73,16 @@ class BlackboxInterpolation(Estimator):
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)``; see `Estimator.forward`."""
         require_backward(evaluate_in)
-        return attach(f, inputs, lambda x, y: lambda v: self._interpolate(f, x, y, v))
+
+        def solve(*theta: Tensor) -> Tensor | Rows:
+            y: Tensor | Rows = f(*theta)
+            require_pairs(theta, as_tuple(y))
+            return y
+
+        return attach(solve, inputs, lambda x, y: lambda v: self._interpolate(f, x, y, v))
 
     def _interpolate(self, f: RowFunction, theta: Rows, y: Rows, v: Rows) -> Rows:
         """Solve again on the side of lower loss and return the slope between both solutions."""
-        require_pairs(theta, y)
         dtype = working_dtype(*theta)
         moved = (t - self.sign * self.lambd * c.to(dtype) for t, c in zip(theta, v, strict=True))
         better = as_tuple(f(*(z.to(t.dtype) for z, t in zip(moved, theta, strict=True))))

@@ -33,7 +33,8 @@ class ImplicitMLE(Estimator):
     the chain rule's.
 
     Cost: S evaluations per row in the forward pass, also where no gradient is needed, and S more per backward
-    pass. Unbiased for the difference quotient; its bias against the derivative of the mean grows with lambda,
+    pass. Draws and solutions stay in memory in between, S (n + m) numbers per row. Unbiased for the
+    difference quotient; its bias against the derivative of the mean grows with lambda,
     its variance as 1/lambda for small lambda. Not linear in the cotangent, whose size times lambda decides how
     far the second mean is; with ``lambd="adaptive"`` only the direction does.
 
@@ -47,7 +48,7 @@ class ImplicitMLE(Estimator):
         lambd: lambda > 0, the step along the cotangent; or ``"adaptive"``: :math:`\lambda = \alpha
             \|\theta\|/\|v\|` for each row, with one alpha >= 0 for all, 1 at first, that grows or shrinks by
             0.001 with every backward pass in train mode until one entry per draw differs between both terms
-            on average. Alpha and that average go with ``state_dict``.
+            on average. Alpha and that average go with ``state_dict``. A row of zeros has no gradient then.
         num_samples: S >= 1.
         sigma: sigma > 0, the temperature of the noise, in units of the input.
         kappa: None for Gumbel noise; k >= 1 for sum-of-gamma noise, of which k coordinates add up to a Gumbel
@@ -143,7 +144,7 @@ class ImplicitMLE(Estimator):
         )
 
     def _step(self, theta: Rows, v: Rows) -> Tensor:
-        """Return lambda of each row, (B,); 0 where the cotangent is."""
+        """Return lambda of each row, (B,); an adaptive one is 0 where the input or the cotangent is."""
         size = _row_norms(v)
         if isinstance(self.lambd, float):
             return torch.full_like(size, self.lambd)

@@ -31,20 +31,20 @@ class PerturbedOptimizer(Estimator):
     with the density of Z proportional to :math:`e^{-\nu}`. The value, in training and evaluation alike, is
     the mean over S draws; the backward pass uses the same draws.
 
-    ========== ================================ ======================================= ====================
-    noise      draw around theta                gradient of its log density             for
-    ========== ================================ ======================================= ====================
-    gaussian   theta + sigma Z                  Z / sigma                               any solver
-    gumbel     theta + sigma Z (max),           (1 - exp(-Z - 0.577)) / sigma (max),    one-hot argmax, whose
-               theta - sigma Z (min)            the negative of it (min)                mean is a softmax
-    lognormal  theta exp(sigma Z - sigma^2 / 2) Z / (sigma theta)                       costs that must stay
-                                                                                        positive
-    ========== ================================ ======================================= ====================
+    ========== ================================ ================================ ==========================
+    noise      draw around theta                gradient of its log density      for
+    ========== ================================ ================================ ==========================
+    gaussian   theta + sigma Z                  Z / sigma                        any solver
+    gumbel     theta + sigma Z (max),           (1 - exp(-Z - 0.577)) / sigma,   a one-hot argmax or argmin,
+               theta - sigma Z (min)            negative for min                 whose mean is a softmax
+    lognormal  theta exp(sigma Z - sigma^2 / 2) Z / (sigma theta)                costs that stay positive
+    ========== ================================ ================================ ==========================
 
-    All have mean theta: the Gumbel variable Z is centred.
+    All have mean theta: the Gumbel variable Z is centred, 0.577 its mean before.
 
     Cost: S evaluations per row in the forward pass, also where no gradient is needed, since the value needs
-    them; none in the backward pass (``baseline="fx"``: one more per row where a gradient is needed). Unbiased
+    them; none in the backward pass (``baseline="fx"``: one more per row where a gradient is needed). Draws
+    and solutions stay in memory in between, S (n + m) numbers per row. Unbiased
     for the mean; against y itself the bias shrinks with sigma. The variance grows with the number of inputs
     and as 1/sigma^2: on a linear function (n + 1)/(S - 1) relative for Gaussian noise.
 
