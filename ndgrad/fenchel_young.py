@@ -65,7 +65,7 @@ class FenchelYoungLoss(torch.nn.Module):
         ... )
         >>> scores = torch.tensor([[1.0, 0.5, 0.0]], requires_grad=True)
         >>> value = loss(scores, torch.tensor([[0.0, 1.0, 0.0]]))
-        >>> value.detach().round(decimals=2)  # -0.5 log softmax(scores / 0.5)[1]
+        >>> value.detach().round(decimals=1)  # -0.5 log softmax(scores / 0.5)[1]
         tensor([0.7000])
         >>> value.sum().backward()
         >>> scores.grad.round(decimals=1)  # softmax(scores / 0.5) - (0, 1, 0)

@@ -124,7 +124,8 @@ def wrap(
             NumPy if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
         chunk_size: the most rows handed to ``fn`` in one call; None for no limit. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
-            ``"forward"`` probes with the value, once for any number of backward passes.
+            ``"forward"`` probes with the value, once for any number of backward passes; estimators that evaluate
+            where the cotangent leads (``BlackboxInterpolation``, ``ImplicitMLE``) refuse it.
 
     Returns:
         A `BlackBox` module; without ``fn``, a decorator that makes one.

@@ -38,7 +38,7 @@ def test_gumbel_distribution() -> None:
 
 
 def test_gumbel_is_finite_where_the_uniform_number_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tensor, "exponential_", lambda self, generator=None: self.zero_())
+    monkeypatch.setattr(torch, "rand", lambda shape, generator=None, **options: torch.zeros(shape, **options))
     for dtype in (torch.float32, torch.float64):
         assert gumbel(2, point().to(dtype), None).isfinite().all()
 
@@ -54,6 +54,14 @@ def test_kappa_sum_of_gamma_draws_add_up_to_the_maximum_of_ten_exponentials(kapp
     total = noise.sum(2) + harmonic  # (S, 1, 2)
     for q in (1.5, 2.6, 4.0):
         assert_mean((total <= q).double(), (1 - math.exp(-q)) ** 10, f"distribution function at {q}")
+
+
+def test_sum_of_gamma_has_ten_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tenth is 1 % of the variance, too little for a test of moments: every draw of 2.5, summed by hand."""
+    monkeypatch.setattr(torch, "_standard_gamma", lambda shape, generator=None: torch.full_like(shape, 2.5))
+    noise = sum_of_gamma(2, point(), 3, None)
+    expected = torch.full_like(noise, sum((2.5 - 1 / 3) / i for i in range(1, 11)))
+    torch.testing.assert_close(noise, expected)
 
 
 def log_density(perturb: Perturbation, samples: Tensor, theta: Tensor) -> Tensor:

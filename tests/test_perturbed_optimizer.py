@@ -196,7 +196,7 @@ def test_numpy_solver_and_empty_batch() -> None:
 
 
 def test_half_precision_is_lifted() -> None:
-    """A width of 1e-3 beside 4 vanishes in bfloat16 sums; here it must show in means of scores."""
+    """Noise, scores and their sums are float32; f sees rows in the dtype of its input."""
     torch.manual_seed(8)
     theta = torch.zeros(2000, 2, dtype=torch.bfloat16, requires_grad=True)
     y = PerturbedOptimizer(16, 0.5)(lambda z: z.float() @ torch.tensor([[1.5], [-0.5]]), theta)

@@ -34,9 +34,9 @@ class ImplicitMLE(Estimator):
 
     Cost: S evaluations per row in the forward pass, also where no gradient is needed, and S more per backward
     pass. Draws and solutions stay in memory in between, S (n + m) numbers per row. Unbiased for the
-    difference quotient; its bias against the derivative of the mean grows with lambda,
-    its variance as 1/lambda for small lambda. Not linear in the cotangent, whose size times lambda decides how
-    far the second mean is; with ``lambd="adaptive"`` only the direction does.
+    difference quotient; its bias against the derivative of the mean grows with lambda, its variance as
+    1/lambda for small lambda. Not linear in the cotangent, whose size times lambda decides how far away the
+    second mean is; with ``lambd="adaptive"`` only its direction does.
 
     Take it for exact solvers of linear problems (k-subsets, paths, spanning trees) with a loss on the
     solution; not for general functions.
