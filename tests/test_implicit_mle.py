@@ -48,7 +48,9 @@ def test_difference_of_categorical_marginals(sense: str, S: int) -> None:
     y = ImplicitMLE(sense, LAMBDA, S, SIGMA)(choose(sense), theta)
     torch.testing.assert_close(y * S, (y * S).round(), msg="the value is a mean of S solutions")
     (grad,) = torch.autograd.grad(y, theta, v)
-    assert_mean(y.detach(), marginal(theta[0].detach(), sense), "value")
+    p = marginal(theta[0].detach(), sense)
+    assert_mean(y.detach(), p, "value")
+    assert_mean((y.detach() - p) ** 2, p * (1 - p) / S, "variance of the value")
     assert_mean(grad, exact(theta[0].detach(), v[0], LAMBDA, sense), "gradient")
 
 

@@ -206,6 +206,18 @@ def test_half_precision_is_lifted() -> None:
     assert_mean(grad.float(), torch.tensor([1.2, -0.4], dtype=torch.float64), "gradient")
 
 
+def test_the_widest_input_decides_the_precision_of_the_noise() -> None:
+    seen: list[Tensor] = []
+
+    def f(a: Tensor, b: Tensor) -> Tensor:
+        seen.append(b)
+        return a
+
+    PerturbedOptimizer(3, SIGMA)(f, torch.zeros(4, 1, dtype=torch.bfloat16), torch.zeros(4, 2))
+    assert seen[0].dtype == torch.float32
+    assert (seen[0] != seen[0].bfloat16()).any(), "noise of a float32 input was drawn in bfloat16"
+
+
 def test_integer_outputs_become_floats() -> None:
     y = PerturbedOptimizer(3, SIGMA)(best, torch.zeros(2, 4, dtype=torch.float64))
     assert y.dtype == torch.float32

@@ -65,11 +65,7 @@ class StraightThrough(VJPEstimator):
             g = x if self.backward is None else as_tuple(self.backward(*x))
         self._require_shapes(g, outputs)
 
-        def pullback(cotangents: Rows) -> Rows:
-            v = tuple(c.to(y.dtype) for c, y in zip(cotangents, g, strict=True))
-            return torch.autograd.grad(g, x, v, retain_graph=True, materialize_grads=True)
-
-        return pullback
+        return lambda v: torch.autograd.grad(g, x, v, retain_graph=True, materialize_grads=True)
 
     def _require_shapes(self, g: Rows, outputs: Rows) -> None:
         source = "the identity" if self.backward is None else "backward"
