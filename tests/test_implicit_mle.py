@@ -106,6 +106,19 @@ def test_the_noise_that_the_function_sees(sense: str, kappa: int | None) -> None
     assert (sign * noise**3).mean() > 0.5 * SIGMA**3, "the long tail is upwards for a score"
 
 
+@pytest.mark.parametrize("kappa", [None, 3])
+def test_a_generator_isolates_the_noise(kappa: int | None) -> None:
+    def one() -> Tensor:
+        generator = torch.Generator().manual_seed(17)
+        return ImplicitMLE("max", LAMBDA, 3, SIGMA, kappa, generator)(lambda z: z, torch.zeros(2, 4))
+
+    state = torch.get_rng_state()
+    first = one()
+    torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+    torch.manual_seed(123)
+    torch.testing.assert_close(one(), first, rtol=0, atol=0)
+
+
 def test_cost_and_evaluations_in_eval_mode() -> None:
     box = ndgrad.wrap(choose("max"), estimator=ImplicitMLE("max", num_samples=4)).eval()
     theta = torch.zeros(3, 5, requires_grad=True)
@@ -255,9 +268,13 @@ def test_empty_batch() -> None:
         torch.autograd.grad(y.sum(), x)
 
 
-def test_half_precision_is_lifted() -> None:
-    theta = torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)
-    grad = estimate(ImplicitMLE("max"), lambda t: t.argsort(1), theta, torch.full((1, 2), 0.5))
+@pytest.mark.parametrize("kappa", [None, 3])
+def test_half_precision_is_lifted(kappa: int | None) -> None:
+    """Noise is float32, f sees rows in the dtype of its input, and the gradient has that dtype too."""
+    estimator = ImplicitMLE("max", 0.2, 2, kappa=kappa)
+    theta, v = torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16), torch.full((1, 2), 0.5)
+    assert estimator._noise(theta).dtype == torch.float32
+    grad = estimate(estimator, lambda t: t.argsort(1), theta, v)
     assert grad.dtype == torch.bfloat16
 
 
