@@ -9,7 +9,18 @@ from ndgrad.errors import (
     SecondDerivativeError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
-from ndgrad.estimators import ESTIMATORS, DiffBypass, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad.estimators import (
+    ESTIMATORS,
+    BlackboxInterpolation,
+    DiffBypass,
+    EvolutionStrategy,
+    FiniteDifference,
+    ImplicitMLE,
+    PerturbedOptimizer,
+    ScoreFunction,
+    StraightThrough,
+)
+from ndgrad.fenchel_young import FenchelYoungLoss
 from ndgrad.wrap import BlackBox, wrap
 
 __version__ = "0.1.0.dev0"
@@ -17,18 +28,23 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "ESTIMATORS",
     "BlackBox",
+    "BlackboxInterpolation",
     "DiffBypass",
     "Estimator",
     "EvolutionStrategy",
+    "FenchelYoungLoss",
     "FiniteDifference",
     "FlatEstimator",
     "FunctionError",
+    "ImplicitMLE",
     "NdgradError",
     "NonFiniteError",
     "OutputError",
     "OutputTypeError",
+    "PerturbedOptimizer",
     "ScoreFunction",
     "SecondDerivativeError",
+    "StraightThrough",
     "VJPEstimator",
     "wrap",
 ]

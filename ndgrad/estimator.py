@@ -37,7 +37,27 @@ class Estimator(torch.nn.Module, ABC):
     consistent: bool = True
     """Whether the estimate tends to the derivative (of a smooth f) with more samples and smaller steps, row by row.
 
-    False for estimators that learn, whose gradient is that of a fitted model shared by the rows.
+    False for estimators that learn, whose gradient is that of a fitted model shared by the rows, and for heuristics,
+    whose gradient is that of something else than f.
+    """
+
+    exact_value: bool = True
+    """Whether the value is ``f(x)``.
+
+    False where it is a mean of f over draws centred at x, of which the gradient makes use again.
+    """
+
+    linear: bool = True
+    """Whether the gradient is linear in the cotangent.
+
+    False where the cotangent decides at which point f is probed. That happens in the backward pass, for every
+    cotangent anew, so ``evaluate_in="forward"`` is refused.
+    """
+
+    paired: bool = False
+    """Whether outputs pair with inputs of the same shape: a solver that takes costs and returns a solution.
+
+    The laws of `ndgrad.testing` are then run on such functions.
     """
 
     @abstractmethod
@@ -51,7 +71,8 @@ class Estimator(torch.nn.Module, ABC):
 
         Laws that every consistent estimator obeys, in expectation and for small enough steps: a constant ``f`` has
         gradient 0; an affine ``f`` its exact Jacobian; the gradient is linear in the cotangent; rows do not influence
-        each other; nothing is evaluated for a gradient that nobody needs; a second derivative is refused.
+        each other; nothing is evaluated for a gradient that nobody needs; a second derivative is refused. The class
+        attributes above declare which of them an estimator is not held to.
 
         """
 

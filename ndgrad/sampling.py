@@ -1,4 +1,4 @@
-"""Noise directions and baselines of the sampling estimators.
+"""Noise directions, evaluations and baselines of the sampling estimators.
 
 Every law of directions has ``E[eps] = 0`` and ``E[eps epsᵀ] = I``, so that ``E[<g, eps> eps] = g``. They differ in
 fourth moments, hence in which smoothing of the function they differentiate (``FOURTH_MOMENT``).
@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ndgrad.estimator import RowFunction, Rows, as_tuple, working_dtype
 
 Directions = Callable[[int, Tensor, torch.Generator | None], Tensor]
 
@@ -93,3 +95,25 @@ def leave_one_out(w: Tensor) -> Tensor:
     """Mean over the *other* samples, (S, B) -> (S, B): a baseline that leaves the estimate unbiased."""
     S = w.shape[0]
     return (w.sum(0) - w) / (S - 1)
+
+
+def evaluate_samples(f: RowFunction, samples: Rows) -> tuple[Rows, bool]:
+    """Evaluate f on samples (S, B, ...) of its inputs.
+
+    Returns:
+        Its outputs as floats of at least single precision, (S, B, ...) each, and whether f returns a single tensor.
+
+    """
+    raw = f(*(z.flatten(0, 1) for z in samples))
+    values = (y.to(working_dtype(y)).unflatten(0, samples[0].shape[:2]) for y in as_tuple(raw))
+    return tuple(values), isinstance(raw, Tensor)
+
+
+def sum_to_rows(terms: Tensor) -> Tensor:
+    """Sum (S, B, ...) over everything behind sample and row, (S, B)."""
+    return terms.sum(tuple(range(2, terms.ndim))) if terms.ndim > 2 else terms
+
+
+def contract(values: Rows, cotangents: Rows) -> Tensor:
+    """Return ``<v, y_s>`` for every sample and row: values (S, B, ...) and cotangents (B, ...) to (S, B)."""
+    return torch.stack([sum_to_rows(y * v) for y, v in zip(values, cotangents, strict=True)]).sum(0)

@@ -16,6 +16,8 @@ from torch import Tensor
 from ndgrad.errors import SecondDerivativeError
 from ndgrad.estimator import Estimator, RowFunction
 
+Law = Callable[[Estimator, int], None]
+
 _ROWS = 4000
 _Z_MAX = 5.0
 
@@ -29,8 +31,10 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
         num_inputs: n >= 2, the dimension of the test functions.
         seed: seed of the test; the global random state is put back afterwards.
 
-    Estimators whose ``consistent`` is False are held to the structural laws only: value, cost, linearity in the
-    cotangent, reproducibility, refusal of a second derivative.
+    An estimator's class attributes say to which laws it is not held, as documented in `ndgrad.Estimator`:
+    ``consistent`` False leaves the structural laws (value, cost, cotangent, reproducibility, refusal of a second
+    derivative); with ``exact_value`` False the value need only be unbiased for affine functions; with ``linear``
+    False a cotangent of 0 must give 0. With ``paired`` True the test functions have outputs of the input's shape.
 
     Example:
         >>> import ndgrad
@@ -38,8 +42,7 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
         >>> check_estimator(ndgrad.EvolutionStrategy(num_samples=7, sigma=0.3))
 
     """
-    laws = [*STRUCTURAL_LAWS, *(CONSISTENCY_LAWS if estimator.consistent else ())]
-    for law in laws:
+    for law in laws_of(estimator):
         with _seeded(seed):
             try:
                 law(copy.deepcopy(estimator), num_inputs)
@@ -48,6 +51,16 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
                 raise AssertionError(
                     f"{type(estimator).__name__} breaks the law {name!r}: {error}"
                 ) from error
+
+
+def laws_of(estimator: Estimator) -> list[Law]:
+    """Return the laws that ``estimator`` is held to."""
+    return [
+        _value_is_exact if estimator.exact_value else _affine_value_is_unbiased,
+        _is_linear_in_the_cotangent if estimator.linear else _no_cotangent_no_gradient,
+        *STRUCTURAL_LAWS,
+        *(CONSISTENCY_LAWS if estimator.consistent else ()),
+    ]
 
 
 def estimate(estimator: Estimator, f: RowFunction, x: Tensor, v: Tensor) -> Tensor:
@@ -75,65 +88,97 @@ def assert_mean(samples: Tensor, expected: Tensor | float, law: str) -> None:
     )
 
 
-def _point(n: int, rows: int = 3) -> tuple[Tensor, Tensor]:
-    """Return inputs (B, n) and cotangents (B, 2), neither ones nor zeros."""
+def _case(estimator: Estimator, n: int) -> tuple[RowFunction, Tensor, Tensor]:
+    """Return a smooth function, inputs (B, n) and cotangents (B, m), neither ones nor zeros."""
+    rows, m = 3, _num_outputs(estimator, n)
     x = torch.linspace(-0.8, 1.1, rows * n, dtype=torch.float64).reshape(rows, n)
-    v = torch.linspace(1.7, -0.6, rows * 2, dtype=torch.float64).reshape(rows, 2)
-    return x, v
+    v = torch.linspace(1.7, -0.6, rows * m, dtype=torch.float64).reshape(rows, m)
+    return _smooth_pairs if estimator.paired else _smooth, x, v
+
+
+def _num_outputs(estimator: Estimator, n: int) -> int:
+    return n if estimator.paired else 2
 
 
 def _smooth(z: Tensor) -> Tensor:
     return torch.stack([torch.sin(z).sum(-1), (z * z).mean(-1) + 2.0], dim=-1)  # (R, 2)
 
 
+def _smooth_pairs(z: Tensor) -> Tensor:
+    return torch.sin(z) + (z * z).mean(-1, keepdim=True)  # (R, n)
+
+
+def _affine(estimator: Estimator, n: int) -> tuple[RowFunction, Tensor, Tensor, Tensor]:
+    """Return ``z -> z A + b``, identical rows (R, n), their cotangents (R, m), and A (n, m)."""
+    _, x, v = _case(estimator, n)
+    m = _num_outputs(estimator, n)
+    matrix = torch.linspace(-1.3, 2.1, m * n, dtype=torch.float64).reshape(n, m)
+    return lambda z: z @ matrix - 0.4, x[:1].expand(_ROWS, -1), v[:1].expand(_ROWS, -1), matrix
+
+
 def _value_is_exact(estimator: Estimator, n: int) -> None:
-    x, _ = _point(n)
-    torch.testing.assert_close(estimator(_smooth, x.requires_grad_()).detach(), _smooth(x.detach()))
+    f, x, _ = _case(estimator, n)
+    torch.testing.assert_close(estimator(f, x.requires_grad_()).detach(), f(x.detach()))
+
+
+def _affine_value_is_unbiased(estimator: Estimator, n: int) -> None:
+    f, x, _, _ = _affine(estimator, n)
+    values = estimator(f, x)
+    assert isinstance(values, Tensor), "estimator(f, x) must return a tensor where f does"
+    assert_mean(values, f(x[:1])[0], "value of an affine function")
 
 
 def _costs_one_call_without_gradient(estimator: Estimator, n: int) -> None:
-    x, _ = _point(n)
+    f, x, _ = _case(estimator, n)
     rows = []
 
     def counted(z: Tensor) -> Tensor:
         rows.append(len(z))
-        return _smooth(z)
+        return f(z)
 
     estimator(counted, x)
     with torch.no_grad():
         estimator(counted, x.requires_grad_())
-    assert rows == [len(x)] * 2, (
+    # a mean over draws may need several rows for one value, but no more calls
+    expected = [len(x)] * 2 if estimator.exact_value else [rows[0] // len(x) * len(x)] * 2
+    assert rows == expected, (
         f"no gradient was needed, yet f was called with {rows} rows for two values of {len(x)} rows"
     )
 
 
 def _is_linear_in_the_cotangent(estimator: Estimator, n: int) -> None:
-    x, v = _point(n)
+    f, x, v = _case(estimator, n)
     w = v.flip(0) * 0.3
 
     def one(cotangent: Tensor) -> Tensor:
         torch.manual_seed(5)
-        return estimate(_fresh(estimator), _smooth, x, cotangent)
+        return estimate(_fresh(estimator), f, x, cotangent)
 
     torch.testing.assert_close(one(2.5 * v - w), 2.5 * one(v) - one(w), rtol=1e-6, atol=1e-8)
 
 
+def _no_cotangent_no_gradient(estimator: Estimator, n: int) -> None:
+    f, x, v = _case(estimator, n)
+    grad = estimate(estimator, f, x, torch.zeros_like(v))
+    assert (grad == 0).all(), f"a cotangent of 0 has the gradient {grad[0].tolist()} in its first row"
+
+
 def _is_reproducible(estimator: Estimator, n: int) -> None:
-    x, v = _point(n)
+    f, x, v = _case(estimator, n)
 
     def one(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return estimate(_fresh(estimator), _smooth, x, v)
+        return estimate(_fresh(estimator), f, x, v)
 
     torch.testing.assert_close(one(7), one(7), rtol=0, atol=0)
 
 
 def _refuses_second_derivatives(estimator: Estimator, n: int) -> None:
-    x, v = _point(n)
+    f, x, v = _case(estimator, n)
     losses: list[Callable[[Tensor], Tensor]] = [lambda y: (y * v).sum(), lambda y: (y.sin() * v).sum()]
     for loss in losses:
         x = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(loss(_fresh(estimator)(_smooth, x)), x, create_graph=True)
+        (grad,) = torch.autograd.grad(loss(_fresh(estimator)(f, x)), x, create_graph=True)
         try:
             torch.autograd.grad(grad.square().sum(), x)
         except SecondDerivativeError:
@@ -142,9 +187,9 @@ def _refuses_second_derivatives(estimator: Estimator, n: int) -> None:
 
 
 def _keeps_dtype_and_shape(estimator: Estimator, n: int) -> None:
-    x, v = _point(n)
+    f, x, v = _case(estimator, n)
     for dtype in (torch.float32, torch.float64):
-        grad = estimate(_fresh(estimator), _smooth, x.to(dtype), v.to(dtype))
+        grad = estimate(_fresh(estimator), f, x.to(dtype), v.to(dtype))
         assert grad.shape == x.shape, (
             f"the gradient of an input {tuple(x.shape)} has shape {tuple(grad.shape)}"
         )
@@ -153,27 +198,26 @@ def _keeps_dtype_and_shape(estimator: Estimator, n: int) -> None:
 
 
 def _rows_are_independent(estimator: Estimator, n: int) -> None:
-    x, v = _point(n)
+    f, x, v = _case(estimator, n)
     other = x.clone()
     other[1:] += 0.7
 
     def one(inputs: Tensor) -> Tensor:
         torch.manual_seed(5)
-        return estimate(_fresh(estimator), _smooth, inputs, v)[0]
+        return estimate(_fresh(estimator), f, inputs, v)[0]
 
     torch.testing.assert_close(one(other), one(x), rtol=1e-9, atol=1e-9)
 
 
 def _constant_has_no_gradient(estimator: Estimator, n: int) -> None:
-    x, v = (t[:1].expand(_ROWS, -1) for t in _point(n))
-    grads = estimate(estimator, lambda z: torch.full((len(z), 2), 3.0, dtype=z.dtype), x, v)
+    _, x, v, _ = _affine(estimator, n)
+    grads = estimate(estimator, lambda z: torch.full((len(z), v.shape[1]), 3.0, dtype=z.dtype), x, v)
     assert_mean(grads, 0.0, "constant function")
 
 
 def _affine_is_unbiased(estimator: Estimator, n: int) -> None:
-    x, v = (t[:1].expand(_ROWS, -1) for t in _point(n))
-    matrix = torch.linspace(-1.3, 2.1, 2 * n, dtype=torch.float64).reshape(n, 2)
-    grads = estimate(estimator, lambda z: z @ matrix - 0.4, x, v)
+    f, x, v, matrix = _affine(estimator, n)
+    grads = estimate(estimator, f, x, v)
     assert_mean(grads, v[0] @ matrix.T, "affine function")
 
 
@@ -188,12 +232,10 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-STRUCTURAL_LAWS = (
-    _value_is_exact,
+STRUCTURAL_LAWS: tuple[Law, ...] = (
     _costs_one_call_without_gradient,
-    _is_linear_in_the_cotangent,
     _is_reproducible,
     _refuses_second_derivatives,
     _keeps_dtype_and_shape,
 )
-CONSISTENCY_LAWS = (_rows_are_independent, _constant_has_no_gradient, _affine_is_unbiased)
+CONSISTENCY_LAWS: tuple[Law, ...] = (_rows_are_independent, _constant_has_no_gradient, _affine_is_unbiased)

@@ -99,8 +99,9 @@ def wrap(
     """Make any function a ``torch.nn.Module`` that trains end to end.
 
     The value of the module is ``y = fn(x)``. Its backward pass turns a cotangent ``v = dL/dy`` into an estimate of
-    ``vᵀ dfn/dx``, made by ``estimator`` from evaluations of ``fn`` alone. (Two estimators change the value, as their
-    documentation says: ``DiffBypass(forward="bypass")`` while training, and ``ScoreFunction`` with a given family.)
+    ``vᵀ dfn/dx``, made by ``estimator`` from evaluations of ``fn`` alone. (Some estimators change the value, as their
+    documentation says: ``DiffBypass(forward="bypass")`` while training, and those whose value is a mean over noise:
+    ``ScoreFunction`` with a given family, ``PerturbedOptimizer``, ``ImplicitMLE``.)
 
     Args:
         fn: the function. Its arguments and results may be tensors, arrays, numbers, or dicts, tuples, lists and
@@ -108,7 +109,8 @@ def wrap(
             input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
             Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
         estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
-            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``.
+            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``, ``"perturbed_optimizer"``,
+            ``"straight_through"``. Others have arguments without a default.
         argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
             a gradient.
         in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
@@ -122,7 +124,8 @@ def wrap(
             NumPy if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
         chunk_size: the most rows handed to ``fn`` in one call; None for no limit. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
-            ``"forward"`` probes with the value, once for any number of backward passes.
+            ``"forward"`` probes with the value, once for any number of backward passes; estimators that evaluate
+            where the cotangent leads (``BlackboxInterpolation``, ``ImplicitMLE``) refuse it.
 
     Returns:
         A `BlackBox` module; without ``fn``, a decorator that makes one.
@@ -205,7 +208,7 @@ def _as_estimator(estimator: Any) -> Estimator:
             raise ValueError(
                 f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, got {estimator!r}"
             )
-        estimator = ESTIMATORS[estimator]()
+        estimator = _by_name(ESTIMATORS[estimator])
     if not isinstance(estimator, Estimator):
         hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
         raise TypeError(f"estimator must be an ndgrad.Estimator or a name, got {estimator!r}{hint}")
@@ -216,3 +219,12 @@ def _as_estimator(estimator: Any) -> Estimator:
         )
     _owned.add(estimator)
     return estimator
+
+
+def _by_name(cls: type[Estimator]) -> Estimator:
+    try:
+        return cls()
+    except TypeError as error:
+        raise TypeError(
+            f"a name builds an estimator with its defaults, but {error}; type estimator=ndgrad.{cls.__name__}(...)"
+        ) from error

@@ -8,30 +8,59 @@ an affine function whose value at x is c times ``sigma |gradient|``. Derivations
 - fixed norm sqrt(n): E |(g.e) e|^2 = n |g|^2, so (n - 1)/S.
 - orthogonal: full blocks are exact; r = S mod n left-over directions project on a random r-dimensional space, which
   leaves (n/S)^2 (r/n) (1 - r/n). Leave-one-out removes the mean direction from the projection: n/(S - 1) - 1.
+- centred Gumbel noise Z, with score p = 1 - exp(-Z - 0.577): Var Z = pi^2/6, E p^2 = 1, E Z p = 1 and
+  E Z^2 p^2 = pi^2/6 + 2, so E |(g.Z) p|^2 = (n pi^2/6 + 2) |g|^2, and the Gaussian's n + 1 becomes n pi^2/6 + 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+import torch
 
 import ndgrad
-from ndgrad import DiffBypass, Estimator, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad import (
+    BlackboxInterpolation,
+    DiffBypass,
+    Estimator,
+    EvolutionStrategy,
+    FiniteDifference,
+    ImplicitMLE,
+    PerturbedOptimizer,
+    ScoreFunction,
+    StraightThrough,
+)
 
 
 @dataclass(frozen=True)
 class Variant:
     """One way to build an estimator and what is known of it in closed form."""
 
-    make: Callable[..., Estimator]  # takes num_samples and sigma (or eps)
+    make: Callable[..., Estimator]  # takes num_samples and sigma (or eps, lambd, nothing)
     probes: Callable[[int, int], int]  # (n, S) -> evaluations per row and backward pass, without the value's
     variance: Callable[[int, int, float], float] | None = None
     fourth_moment: Callable[[int], float] | None = None  # E e_i^4 in n dimensions
+    per_value: Callable[[int], int] = lambda S: 1  # evaluations per row of a value
 
 
 def _step(method: str, num_samples: int, sigma: float) -> Estimator:
     return FiniteDifference(method, eps=sigma)
+
+
+def _interpolation(num_samples: int, sigma: float) -> Estimator:
+    return BlackboxInterpolation("min", lambd=sigma)
+
+
+def _implicit(num_samples: int, sigma: float, **settings: Any) -> Estimator:
+    return ImplicitMLE("max", num_samples=num_samples, sigma=sigma, **settings)
+
+
+def _straight_through(num_samples: int, sigma: float, **settings: Any) -> Estimator:
+    return StraightThrough(**settings)
 
 
 def _partial_block(n: int, S: int, c: float) -> float:
@@ -39,6 +68,11 @@ def _partial_block(n: int, S: int, c: float) -> float:
     return (n / S) ** 2 * (r / n) * (1 - r / n)
 
 
+def _gumbel_variance(n: int, S: int, c: float) -> float:
+    return (n * math.pi**2 / 6 + 1) / (S - 1)
+
+
+_mean = {"per_value": lambda S: S}
 _gaussian = {"fourth_moment": lambda n: 3.0}
 _fixed_norm = {"fourth_moment": lambda n: 3.0 * n / (n + 2)}
 _es = EvolutionStrategy
@@ -87,6 +121,36 @@ VARIANTS: dict[str, Variant] = {
     "fd-central": Variant(partial(_step, "central"), lambda n, S: 2 * n, lambda n, S, c: 0.0),
     "fd-forward": Variant(partial(_step, "forward"), lambda n, S: n, lambda n, S, c: 0.0),
     "bypass": Variant(DiffBypass, lambda n, S: S),
+    "perturbed-gaussian-loo": Variant(
+        PerturbedOptimizer, lambda n, S: 0, lambda n, S, c: (n + 1) / (S - 1), **_gaussian, **_mean
+    ),
+    "perturbed-gaussian-fx": Variant(
+        partial(PerturbedOptimizer, baseline="fx"),
+        lambda n, S: 0,
+        lambda n, S, c: (n + 1) / S,
+        **_gaussian,
+        per_value=lambda S: S + 1,
+    ),
+    "perturbed-gaussian-none": Variant(
+        partial(PerturbedOptimizer, baseline=None),
+        lambda n, S: 0,
+        lambda n, S, c: (n + 1 + n * c**2) / S,
+        **_gaussian,
+        **_mean,
+    ),
+    "perturbed-gumbel-max": Variant(
+        partial(PerturbedOptimizer, noise="gumbel", sense="max"), lambda n, S: 0, _gumbel_variance, **_mean
+    ),
+    "perturbed-gumbel-min": Variant(
+        partial(PerturbedOptimizer, noise="gumbel", sense="min"), lambda n, S: 0, _gumbel_variance, **_mean
+    ),
+    "perturbed-lognormal": Variant(partial(PerturbedOptimizer, noise="lognormal"), lambda n, S: 0, **_mean),
+    "interpolation": Variant(_interpolation, lambda n, S: 1),
+    "implicit-gumbel": Variant(partial(_implicit, lambd=0.7), lambda n, S: S, **_mean),
+    "implicit-sum-of-gamma": Variant(partial(_implicit, lambd=0.7, kappa=3), lambda n, S: S, **_mean),
+    "implicit-adaptive": Variant(partial(_implicit, lambd="adaptive"), lambda n, S: S, **_mean),
+    "straight-through": Variant(_straight_through, lambda n, S: 0),
+    "straight-through-tanh": Variant(partial(_straight_through, backward=torch.tanh), lambda n, S: 0),
 }
 
 SAMPLING = {name: variant for name, variant in VARIANTS.items() if variant.fourth_moment is not None}

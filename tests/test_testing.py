@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
-from ndgrad import Estimator, EvolutionStrategy, FlatEstimator
+from ndgrad import Estimator, EvolutionStrategy, FlatEstimator, ScoreFunction
+from ndgrad.autograd import attach
 from ndgrad.sampling import gaussian
 from ndgrad.testing import assert_mean, check_estimator
 
@@ -32,6 +34,26 @@ class Pairs(FlatEstimator):
 
 def test_a_right_one_passes() -> None:
     check_estimator(Pairs())
+
+
+class PairedPairs(Pairs):
+    """Refuses functions whose outputs do not have the inputs' shape; consistent all the same."""
+
+    paired = True
+
+    def linearize_flat(self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Pull:
+        assert x.shape == y.shape
+        return super().linearize_flat(f, x, y)
+
+
+def test_paired_estimators_are_shown_paired_functions() -> None:
+    check_estimator(PairedPairs())
+    with pytest.raises(AssertionError, match="affine is unbiased"):
+        check_estimator(PairedPairs(lambda grad, v: 1.1 * grad))
+
+
+def test_a_mean_over_draws_of_a_family_passes() -> None:
+    check_estimator(ScoreFunction(lambda x: Independent(Normal(x, SIGMA), 1), num_samples=3))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +103,39 @@ class SilentSecondDerivative(Delegate):
         )
 
 
+class BiasedMean(Delegate):
+    """Declares that its value is a mean, which then must be that of a centred law."""
+
+    exact_value = False
+
+    def forward(self, f: Any, *inputs: Tensor, evaluate_in: Any = "backward") -> Any:
+        return self.right(f, *inputs) + 0.01
+
+
+class UnevenMean(Delegate):
+    exact_value = False
+
+    def forward(self, f: Any, *inputs: Tensor, evaluate_in: Any = "backward") -> Any:
+        if not inputs[0].requires_grad:
+            f(torch.cat(inputs * 2))
+        return self.right(f, *inputs)
+
+
+class NeverStill(Delegate):
+    """Declares that it is not linear, and moves without a cotangent."""
+
+    linear = False
+
+    def forward(self, f: Any, *inputs: Tensor, evaluate_in: Any = "backward") -> Any:
+        return attach(f, inputs, lambda x, y: lambda v: (0.1 + v[0].sum(1, keepdim=True) * x[0],))
+
+
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
+        (BiasedMean(), "affine value is unbiased"),
+        (UnevenMean(), "costs one call without gradient.*no gradient was needed"),
+        (NeverStill(), r"no cotangent no gradient.*a cotangent of 0 has the gradient \[0.1"),
         (Wasteful(), "costs one call without gradient.*no gradient was needed"),
         (WrongValue(), "value is exact"),
         (SilentSecondDerivative(), "refuses second derivatives.*SecondDerivativeError"),

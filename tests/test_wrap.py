@@ -57,15 +57,27 @@ def test_a_decorator_makes_an_estimator_for_each_function() -> None:
     assert decorate(square).estimator is not decorate(square).estimator
 
 
-@pytest.mark.parametrize(("name", "cls"), list(ndgrad.ESTIMATORS.items()))
-def test_estimators_by_name(name: str, cls: type[ndgrad.Estimator]) -> None:
-    assert type(ndgrad.wrap(square, estimator=name).estimator) is cls
+NEED_ARGUMENTS = {"blackbox_interpolation", "implicit_mle"}
+
+
+@pytest.mark.parametrize("name", sorted(ndgrad.ESTIMATORS.keys() - NEED_ARGUMENTS))
+def test_estimators_by_name(name: str) -> None:
+    assert type(ndgrad.wrap(square, estimator=name).estimator) is ndgrad.ESTIMATORS[name]
+
+
+@pytest.mark.parametrize("name", sorted(NEED_ARGUMENTS))
+def test_a_name_does_not_suffice_where_arguments_have_no_default(name: str) -> None:
+    """A sense that was guessed would be wrong half of the time."""
+    with pytest.raises(
+        TypeError, match=rf"'sense'; type estimator=ndgrad.{ndgrad.ESTIMATORS[name].__name__}\("
+    ):
+        ndgrad.wrap(square, estimator=name)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"estimator": "es"}, ValueError, r"one of 'diff_bypass', 'evolution_strategy'.*got 'es'"),
+        ({"estimator": "es"}, ValueError, r"one of .*'diff_bypass', 'evolution_strategy'.*got 'es'"),
         ({"estimator": ndgrad.EvolutionStrategy}, TypeError, r"got <class .*: create it, with parentheses"),
         ({"estimator": 3}, TypeError, r"must be an ndgrad.Estimator or a name, got 3$"),
         ({"evaluate_in": "later"}, ValueError, r"'backward' or 'forward', got 'later'"),

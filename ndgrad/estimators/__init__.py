@@ -1,17 +1,35 @@
 """One file per estimator; a new one needs an import and a line here."""
 
 from ndgrad.estimator import Estimator
+from ndgrad.estimators.blackbox_interpolation import BlackboxInterpolation
 from ndgrad.estimators.diff_bypass import DiffBypass
 from ndgrad.estimators.evolution_strategy import EvolutionStrategy
 from ndgrad.estimators.finite_difference import FiniteDifference
+from ndgrad.estimators.implicit_mle import ImplicitMLE
+from ndgrad.estimators.perturbed_optimizer import PerturbedOptimizer
 from ndgrad.estimators.score_function import ScoreFunction
+from ndgrad.estimators.straight_through import StraightThrough
 
 ESTIMATORS: dict[str, type[Estimator]] = {
+    "blackbox_interpolation": BlackboxInterpolation,
     "diff_bypass": DiffBypass,
     "evolution_strategy": EvolutionStrategy,
     "finite_difference": FiniteDifference,
+    "implicit_mle": ImplicitMLE,
+    "perturbed_optimizer": PerturbedOptimizer,
     "score_function": ScoreFunction,
+    "straight_through": StraightThrough,
 }
-"""Snake-case names that ``ndgrad.wrap(estimator=...)`` accepts."""
+"""Snake-case names that ``ndgrad.wrap(estimator=...)`` accepts, where every argument has a default."""
 
-__all__ = ["ESTIMATORS", "DiffBypass", "EvolutionStrategy", "FiniteDifference", "ScoreFunction"]
+__all__ = [
+    "ESTIMATORS",
+    "BlackboxInterpolation",
+    "DiffBypass",
+    "EvolutionStrategy",
+    "FiniteDifference",
+    "ImplicitMLE",
+    "PerturbedOptimizer",
+    "ScoreFunction",
+    "StraightThrough",
+]

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
-from ndgrad.sampling import gaussian, leave_one_out
+from ndgrad.sampling import contract, evaluate_samples, gaussian, leave_one_out, sum_to_rows
 from ndgrad.validation import one_of, positive_float, positive_int
 
 Baseline = str | Callable[..., Any] | None
@@ -95,6 +95,11 @@ class ScoreFunction(Estimator):
         """A family needs all its parameters, also those that require no gradient."""
         return self.distribution is not None
 
+    @property
+    def exact_value(self) -> bool:  # type: ignore[override]
+        """The value of a family is a mean over its draws."""
+        return self.distribution is None
+
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)``, or with a family the mean of ``f`` over draws; see `Estimator.forward`."""
         if self.distribution is None:
@@ -108,10 +113,10 @@ class ScoreFunction(Estimator):
             theta = tuple(x.detach().to(dtype).requires_grad_() for x in inputs)
             draws = [t.detach() + self.sigma * self._noise(t) for t in theta]  # (S, B, ...)
             terms = [
-                _sum_to_rows(Normal(t, self.sigma).log_prob(z)) for t, z in zip(theta, draws, strict=True)
+                sum_to_rows(Normal(t, self.sigma).log_prob(z)) for t, z in zip(theta, draws, strict=True)
             ]
             log_p = torch.stack(terms).sum(0)  # (S, B)
-        values = self._evaluate(f, tuple(z.to(x.dtype) for z, x in zip(draws, inputs, strict=True)))
+        values, _ = evaluate_samples(f, tuple(z.to(x.dtype) for z, x in zip(draws, inputs, strict=True)))
         weights = self._weights(values, inputs, lambda: outputs)
 
         def pullback(cotangents: Rows) -> Rows:
@@ -125,16 +130,15 @@ class ScoreFunction(Estimator):
         family = self._family(inputs)
         with torch.no_grad():
             z = family.sample((self.num_samples,))  # (S, B, ...)
-            raw = f(z.flatten(0, 1))
-            values = tuple(y.unflatten(0, z.shape[:2]) for y in as_tuple(raw))  # (S, B, ...)
+            values, single = evaluate_samples(f, (z,))  # (S, B, ...)
             weights = self._weights(values, inputs, lambda: as_tuple(f(family.mean)))
         means = tuple(y.mean(0) for y in values)
         # summed over what one row's distribution may hold beside its row: independent components
-        log_p = _sum_to_rows(family.log_prob(z))  # (S, B)
+        log_p = sum_to_rows(family.log_prob(z))  # (S, B)
         result = attach(
             lambda _: means, (log_p,), lambda _x, _y: lambda v: (weights(v).to(log_p.dtype),), "forward"
         )
-        return result[0] if isinstance(raw, Tensor) else result
+        return result[0] if single else result
 
     def _family(self, inputs: Rows) -> Distribution:
         assert self.distribution is not None
@@ -163,10 +167,6 @@ class ScoreFunction(Estimator):
         flat = gaussian(self.num_samples, theta.detach().reshape(B, n), self.generator)  # (S, B, n)
         return flat.reshape(self.num_samples, *theta.shape)
 
-    def _evaluate(self, f: RowFunction, draws: Rows) -> Rows:
-        values = as_tuple(f(*(z.flatten(0, 1) for z in draws)))
-        return tuple(y.unflatten(0, draws[0].shape[:2]) for y in values)  # (S, B, ...)
-
     def _weights(self, values: Rows, inputs: Rows, at_mean: Callable[[], Rows]) -> Callable[[Rows], Tensor]:
         """Return the map from cotangents to ``<v, f(z_s) - b_s> / S``, (S, B)."""
         centred = values
@@ -178,8 +178,7 @@ class ScoreFunction(Estimator):
             centred = tuple(y - b for y, b in zip(values, baselines, strict=True))
 
         def weights(cotangents: Rows) -> Tensor:
-            products = [_sum_to_rows(y * v) for y, v in zip(centred, cotangents, strict=True)]
-            w = torch.stack(products).sum(0)  # (S, B)
+            w = contract(centred, cotangents)  # (S, B)
             return (w - leave_one_out(w) if self.baseline == "loo" else w) / self.num_samples
 
         return weights
@@ -188,8 +187,3 @@ class ScoreFunction(Estimator):
         """Show the settings."""
         law = f"sigma={self.sigma}" if self.distribution is None else f"distribution={self.distribution!r}"
         return f"{law}, num_samples={self.num_samples}, baseline={self.baseline!r}"
-
-
-def _sum_to_rows(terms: Tensor) -> Tensor:
-    """Sum (S, B, ...) over everything behind sample and row, (S, B)."""
-    return terms.sum(tuple(range(2, terms.ndim))) if terms.ndim > 2 else terms
