@@ -81,8 +81,8 @@ def parameter_arguments(
         value = lift(parameter)
         if like is not None:
             value = value.to(like.dtype)
-        if num_rows is not None:
-            value = value.expand(num_rows, *value.shape)
+        # cloned: the function may change a point in place, and a frozen one is not copied again
+        value = value.clone() if num_rows is None else value.expand(num_rows, *value.shape)
         role = "input" if parameter.requires_grad else companion_role
         arguments.append(Argument(None, name, [Leaf(value, role)], lambda leaves: leaves[0], True))
     return arguments

@@ -12,7 +12,7 @@ from ndgrad.validation import positive_float
 
 Scale: TypeAlias = float | Tensor
 Scales: TypeAlias = Scale | tuple[Scale, ...]
-"""One scale for every input, or one for each; a tensor broadcasts against a row of its input."""
+"""A number for every input, a tensor that broadcasts against a row of the only one, or a tuple of them for each."""
 
 
 def read_scales(name: str, value: Scales) -> Scales:
@@ -24,7 +24,9 @@ def read_scales(name: str, value: Scales) -> Scales:
 
 def scales_of(name: str, scales: Scales, inputs: Rows) -> tuple[Scale, ...]:
     """Return one scale for each input (B, ...), tensors on its device and in its dtype."""
-    each = scales if isinstance(scales, tuple) else (scales,) * len(inputs)
+    each = scales if isinstance(scales, tuple) else (scales,)
+    if isinstance(scales, float):
+        each *= len(inputs)
     if len(each) != len(inputs):
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise ValueError(

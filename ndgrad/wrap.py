@@ -40,14 +40,14 @@ class BlackBox(torch.nn.Module):
         self._rules = rules
         self._evaluator = evaluator
         self._evaluate_in = evaluate_in
-        self._trained = tuple(parameters)
+        self._parameter_names = tuple(parameters)
         for name, parameter in parameters.items():
             self.register_parameter(name, parameter)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
-        parameters = {name: getattr(self, name) for name in self._trained}
+        parameters = {name: getattr(self, name) for name in self._parameter_names}
         call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs, parameters)
         f = BoundFunction(self._evaluator, call)
         with without_autocast(call.device):
@@ -67,7 +67,7 @@ class BlackBox(torch.nn.Module):
         name = getattr(evaluator.fn, "__qualname__", None) or type(evaluator.fn).__qualname__
         parts = [name, f"interface={evaluator.interface!r}", f"batched={self._rules.batched}"]
         parts += ["vectorize=True"] * self._rules.vectorize
-        parts += [f"parameters={self._trained}"] * bool(self._trained)
+        parts += [f"parameters={self._parameter_names}"] * bool(self._parameter_names)
         parts += [f"chunk_size={evaluator.chunk_size}"] * (evaluator.chunk_size is not None)
         parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
         return ", ".join(parts)

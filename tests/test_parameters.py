@@ -331,6 +331,29 @@ def test_half_precision_reaches_the_function_as_float32() -> None:
     assert_close(box.p.grad, x.detach().square().sum(), rtol=0.02, atol=0)
 
 
+def test_a_half_precision_parameter_beside_integers_is_float32() -> None:
+    def fn(x: Tensor, p: Tensor) -> Tensor:
+        assert p.dtype == torch.float32
+        return scaled_square(x, p)
+
+    box = ndgrad.wrap(fn, estimator=exact(), parameters={"p": torch.tensor(0.75, dtype=torch.float16)})
+    box(torch.tensor([[1, 2], [3, 4]])).sum().backward()
+    assert box.p.grad == 30
+    assert box.p.grad.dtype == torch.float16
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+def test_the_function_may_change_its_copies(batched: bool, frozen: bool) -> None:
+    def fn(x: Tensor, p: Tensor) -> Tensor:
+        return x * p.mul_(2).sum()
+
+    box = ndgrad.wrap(fn, batched=batched, estimator=exact(), parameters={"p": randn(2)})
+    box.p.requires_grad_(not frozen)
+    box(leaf(1, n)).sum().backward()
+    assert_close(box.p.detach(), randn(2))
+
+
 def test_results_of_numpy_take_the_dtype_of_an_input_without_gradient() -> None:
     def fn(x: Any, p: Any) -> Any:
         return np.square(x) * p[:, None]

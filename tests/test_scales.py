@@ -53,6 +53,11 @@ def test_what_is_refused(value: Any, message: str) -> None:
         read_scales("sigma", value)
 
 
+def test_a_tensor_alone_is_for_a_single_input() -> None:
+    with pytest.raises(ValueError, match="sigma holds 1 scales, but 2 inputs"):
+        scales_of("sigma", read_scales("sigma", torch.tensor(0.3)), (X, P))
+
+
 @pytest.mark.parametrize("scales", [(0.1,), (0.1, 0.2, 0.3), ()])
 def test_another_number_than_of_inputs_is_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(

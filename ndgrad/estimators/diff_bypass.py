@@ -51,7 +51,7 @@ class DiffBypass(Estimator):
             for one map (at least 8 x 8) and up to 16 numbers beside it, else a perceptron with two hidden
             layers of 128.
         sigma: sigma > 0, width of the exploration, in units of the input: a number, a tensor that broadcasts
-            against one row of the input, or a tuple with one of them for each differentiated input: first
+            against one row of a single input, or a tuple with one of them for each differentiated input: first
             those among the arguments, then the parameters of ``wrap(parameters=...)``, both in their order.
         num_samples: S >= 1.
         fit_steps: K >= 1.
