@@ -286,6 +286,15 @@ def test_integer_inputs_have_rows_and_leave_the_dtype_to_the_parameter() -> None
     assert_close(box.p.grad, (x**2).sum().double())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_of_numpy_beside_integers_take_the_dtype_of_the_parameter(dtype: torch.dtype) -> None:
+    def fn(x: Any, p: Any) -> Any:
+        return np.square(x).sum(1) * p
+
+    box = ndgrad.wrap(fn, estimator=exact(), parameters={"p": torch.tensor(0.5, dtype=dtype)})
+    assert box(torch.tensor([[1, 2], [3, 4]])).dtype == dtype
+
+
 def test_an_empty_batch() -> None:
     box = squares()
     x = torch.zeros(0, n, dtype=torch.float64, requires_grad=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,25 +43,25 @@ def test_inputs_are_made_anew_and_repeatably(make):
 
 
 def test_results_of_a_short_run(tmp_path):
-    config = parameterised.Config(shorten=300, held_out=5, seeds=2, out=tmp_path)
-    results = parameterised.main(config)
-    assert json.loads((tmp_path / "parameterised.json").read_text()) == json.loads(json.dumps(results))
-    for name, runs in results["runs"].items():
-        assert [run["seed"] for run in runs] == [0, 1]
-        errors = [abs(e) for run in runs for e in run["relative_errors"].values()]
-        assert results["worst_relative_error"][name] == max(errors)
-        for run in runs:
-            for key, true in results["true"][name].items():
+    config = parameterised.Config(shorten=75, held_out=5, seeds=2, out=tmp_path)
+    assert list(parameterised.main(config)) == list(parameterised.PROBLEMS)
+    for name, problem in parameterised.PROBLEMS.items():
+        results = json.loads((tmp_path / f"parameterised_{name}.json").read_text())
+        assert [run["seed"] for run in results["runs"]] == [0, 1]
+        errors = [abs(error) for run in results["runs"] for error in run["relative_errors"].values()]
+        assert results["worst_relative_error"] == max(errors)
+        for run in results["runs"]:
+            for key, true in problem.true.items():
                 assert run["parameters"][key] == pytest.approx(true * (1 + run["relative_errors"][key]))
+                assert run["parameters"][key] != pytest.approx(problem.start[key])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps"), [("threshold_chain", 250), ("smooth_path", 400)])
-def test_parameters_are_recovered_with_the_network(name, steps):
-    """The full runs take 600 steps and three seeds or more; they are in the benchmark's results."""
-    run = parameterised.train(
-        parameterised.PROBLEMS[name], 0, parameterised.Config(steps=steps, held_out=200)
-    )
+@pytest.mark.parametrize(("name", "steps", "batch"), [("threshold_chain", 300, 16), ("smooth_path", 300, 32)])
+def test_parameters_are_recovered_with_the_network(name, steps, batch):
+    """Shorter than the benchmark's own runs."""
+    problem = replace(parameterised.PROBLEMS[name], steps=steps, batch=batch)
+    run = parameterised.train(problem, 0, parameterised.Config(held_out=200))
     assert max(map(abs, run["relative_errors"].values())) < 0.05
-    assert run["after"]["disagreement"] < 0.1 * run["before"]["disagreement"]
-    assert run["after"]["misplaced_kernel_weight"] < 0.5 * run["before"]["misplaced_kernel_weight"]
+    assert run["after"]["disagreement"] < 0.15 * run["before"]["disagreement"]
+    assert run["after"]["misplaced_kernel_weight"] < 0.6 * run["before"]["misplaced_kernel_weight"]
