@@ -85,7 +85,7 @@ def test_freezing_a_parameter_under_a_default_network_is_refused(size: tuple[int
 
 def test_a_default_network_learns_the_slope_along_map_and_number() -> None:
     weight = torch.linspace(-1, 1, 64).view(8, 8)
-    estimator = ndgrad.DiffBypass(sigma=(0.3, 0.05), num_samples=40, fit_steps=150)
+    estimator = ndgrad.DiffBypass(sigma=(0.3, 0.05), num_samples=40, fit_steps=80)
     box = ndgrad.wrap(
         lambda x, p: (x * weight).sum((1, 2)) - 30 * p, estimator=estimator, parameters={"p": 0.7}
     )
@@ -109,3 +109,14 @@ def test_a_fitted_default_network_is_restored() -> None:
     other.load_state_dict(box.state_dict())
     grads = [torch.autograd.grad(b.eval()(x).sum(), (x, b.p)) for b in (box, other)]
     assert_close(*grads)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (5,)])
+def test_an_empty_batch_after_a_fit(size: tuple[int, ...]) -> None:
+    estimator = ndgrad.DiffBypass(num_samples=2, fit_steps=1, forward="bypass")
+    box = ndgrad.wrap(lambda x, p: x.flatten(1).sum(1) * p, estimator=estimator, parameters={"p": 0.7})
+    box(torch.randn(3, *size, requires_grad=True))
+    empty = torch.zeros(0, *size, requires_grad=True)
+    box(empty).sum().backward()
+    assert empty.grad.shape == empty.shape
+    assert box.p.grad == 0
