@@ -52,3 +52,22 @@ class MapScores(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         scores: Tensor = self.layers(maps[:, None])[:, 0, :, 1:]  # (R, N, M)
         return scores.transpose(1, 2)
+
+
+class MapAndNumber(nn.Module):
+    """Three dilated convolutions of a map (R, H, W) and a number (R,): logits (R, H, W), which row in each column.
+
+    The number is a channel that is constant over the map; both are divided by their scale.
+    """
+
+    def __init__(self, map_scale: float, number_scale: float, channels: int = 12) -> None:
+        super().__init__()
+        self.map_scale, self.number_scale = map_scale, number_scale
+        layers: list[nn.Module] = []
+        for dilation, width in ((1, 2), (2, channels), (4, channels)):
+            layers += [nn.Conv2d(width, channels, 3, padding=dilation, dilation=dilation), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
+
+    def forward(self, x: Tensor, number: Tensor) -> Tensor:
+        constant = (number / self.number_scale)[:, None, None].expand_as(x)
+        return self.layers(torch.stack([x / self.map_scale, constant], dim=1)).squeeze(1)

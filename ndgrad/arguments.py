@@ -41,13 +41,15 @@ class Argument:
     name: str | None
     leaves: list[Leaf]
     rebuild: Rebuild
+    is_parameter: bool = False  # of the module, not passed by the caller
 
     def matches(self, key: Key) -> bool:
         """Whether ``key`` names this argument by position or by name."""
         return key == (self.position if isinstance(key, int) else self.name)
 
     def __str__(self) -> str:
-        return repr(self.name) if self.name is not None else f"argument {self.position}"
+        named = repr(self.name) if self.name is not None else f"argument {self.position}"
+        return f"parameter {named}" if self.is_parameter else named
 
     @property
     def has_inputs(self) -> bool:
@@ -89,11 +91,11 @@ def list_arguments(arguments: list[Argument]) -> str:
 
 def _argument(position: int | None, name: str | None, value: Any) -> Argument:
     leaves, rebuild = flatten(value)
-    return Argument(position, name, [Leaf(_lift(leaf)) for leaf in leaves], rebuild)
+    return Argument(position, name, [Leaf(lift(leaf)) for leaf in leaves], rebuild)
 
 
-def _lift(value: Any) -> Any:
-    """Half precision to float32: noise of size sigma would be lost in it, and NumPy has no bfloat16."""
+def lift(value: Any) -> Any:
+    """Widen half precision to float32: noise of size sigma would be lost in it, and NumPy has no bfloat16."""
     if not isinstance(value, Tensor):
         return value
     if value.is_meta:

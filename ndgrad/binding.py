@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ndgrad.arguments import Argument, Key, Leaf, find_argument, list_arguments, read_arguments
 from ndgrad.call import Call
 from ndgrad.interface import is_array
+from ndgrad.parameters import parameter_arguments, refuse_in_call
 
 ArgNums = Key | Sequence[Key] | None
 InDims = int | Sequence[int | None] | dict[Key, int | None] | None
@@ -26,19 +28,32 @@ class BindingRules:
     batched: bool
     vectorize: bool
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], wants_constant_inputs: bool) -> Call:
-        """Assign every leaf its role and collect the inputs."""
+    def bind(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        wants_constant_inputs: bool,
+        parameters: Mapping[str, Tensor],
+    ) -> Call:
+        """Assign every leaf its role and collect the inputs: those among the arguments, then the parameters."""
         arguments = read_arguments(args, kwargs, self.parameter_names)
+        refuse_in_call(arguments, parameters)
         declared = _declarations(self.in_dims, arguments)
         self._assign_rows(arguments, declared)
-        self._assign_inputs(arguments, declared, wants_constant_inputs)
-        inputs = [leaf.value for argument in arguments for leaf in argument.leaves if leaf.role == "input"]
-        dtype = inputs[0].dtype if inputs else torch.get_default_dtype()
-        device = inputs[0].device if inputs else torch.device("cpu")
+        trained = any(parameter.requires_grad for parameter in parameters.values())
+        candidates = self._assign_inputs(arguments, declared, wants_constant_inputs, trained)
+        like = next(iter(_inputs(arguments) or [leaf.value for leaf in candidates]), None)
+        single = not self.batched and not self.vectorize
+        num_rows = None if single else _common_rows(arguments)
+        arguments += parameter_arguments(parameters, num_rows, like, self._companion_role())
+        inputs = _inputs(arguments)
+        like = inputs[0] if like is None and inputs else like
+        dtype = torch.get_default_dtype() if like is None else like.dtype
+        device = torch.device("cpu") if like is None else like.device
         _check_devices(arguments, device)
-        if not self.batched and not self.vectorize:
+        if num_rows is None:
             return Call(tuple(x.unsqueeze(0) for x in inputs), 1, dtype, device, arguments)
-        return Call(tuple(inputs), _common_rows(arguments), dtype, device, arguments)
+        return Call(tuple(inputs), num_rows, dtype, device, arguments)
 
     def _assign_rows(self, arguments: list[Argument], declared: list[int | str | None]) -> None:
         for argument, dim in zip(arguments, declared, strict=True):
@@ -57,8 +72,16 @@ class BindingRules:
             )
 
     def _assign_inputs(
-        self, arguments: list[Argument], declared: list[int | str | None], wants_constant_inputs: bool
-    ) -> None:
+        self,
+        arguments: list[Argument],
+        declared: list[int | str | None],
+        wants_constant_inputs: bool,
+        trained: bool,
+    ) -> list[Leaf]:
+        """Give the inputs and their companions their roles; return both.
+
+        Where nothing requires a gradient (nor is a parameter ``trained``), all of them are inputs.
+        """
         with_rows = [a for a, dim in zip(arguments, declared, strict=True) if dim != "shared"]
         if self.argnums is None:
             leaves = [leaf for argument in arguments for leaf in argument.leaves]
@@ -75,7 +98,7 @@ class BindingRules:
                     f"{argument} is to be differentiated, but in_dims declares it shared by all rows; estimators "
                     "differentiate inputs that have rows. Pass it detached, or expand it to rows and type 0"
                 )
-        active = [leaf for leaf in candidates if leaf.needs_grad]
+        active = trained or any(leaf.needs_grad for leaf in candidates)
         for leaf in candidates:
             leaf.role = (
                 "input" if leaf.needs_grad or wants_constant_inputs or not active else self._companion_role()
@@ -83,9 +106,14 @@ class BindingRules:
         if not candidates and (self.batched or self.vectorize):  # integers only: they still have rows
             for leaf in _leaves_of_first(with_rows, lambda leaf: is_array(leaf.value)):
                 leaf.role = "row"
+        return candidates
 
     def _companion_role(self) -> str:
         return "row" if self.batched or self.vectorize else "shared"
+
+
+def _inputs(arguments: list[Argument]) -> list[Tensor]:
+    return [leaf.value for argument in arguments for leaf in argument.leaves if leaf.role == "input"]
 
 
 def _declarations(in_dims: InDims, arguments: list[Argument]) -> list[int | str | None]:

@@ -42,6 +42,7 @@ class Call:
         args, kwargs = [], {}
         for argument in self.all_arguments:
             if draws and argument.has_inputs:
+                _refuse_parameter(argument)
                 if not queue:
                     continue
                 value, queue = (queue[0] if len(queue) == 1 else tuple(queue)), []
@@ -97,3 +98,12 @@ class Call:
         if batched:
             hints.append("if it takes one point at a time, type batched=False, vectorize=True")
         return hints
+
+
+def _refuse_parameter(argument: Argument) -> None:
+    if argument.is_parameter:
+        raise ValueError(
+            f"{argument} is trained, but the estimator evaluates the function on draws from a distribution and "
+            f"differentiates only what parameterises that; freeze it, module.{argument.name}.requires_grad_(False), "
+            "or use an estimator that probes around its inputs, such as ScoreFunction(sigma=...)"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 import torch
@@ -15,6 +15,7 @@ from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
 from ndgrad.estimators import ESTIMATORS
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
 from ndgrad.interface import resolve_interface
+from ndgrad.parameters import make_parameters
 from ndgrad.validation import positive_int
 
 _owned: weakref.WeakSet[Estimator] = weakref.WeakSet()
@@ -30,6 +31,7 @@ class BlackBox(torch.nn.Module):
         rules: BindingRules,
         evaluator: Evaluator,
         evaluate_in: EvaluateIn,
+        parameters: Mapping[str, torch.nn.Parameter],
     ) -> None:
         super().__init__()
         if isinstance(fn, torch.nn.Module):
@@ -38,10 +40,15 @@ class BlackBox(torch.nn.Module):
         self._rules = rules
         self._evaluator = evaluator
         self._evaluate_in = evaluate_in
+        self._parameter_names = tuple(parameters)
+        for name, parameter in parameters.items():
+            self.register_parameter(name, parameter)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs."""
-        call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs)
+        """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
+        # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
+        parameters = {name: getattr(self, name) for name in self._parameter_names}
+        call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs, parameters)
         f = BoundFunction(self._evaluator, call)
         with without_autocast(call.device):
             attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
@@ -60,15 +67,20 @@ class BlackBox(torch.nn.Module):
         name = getattr(evaluator.fn, "__qualname__", None) or type(evaluator.fn).__qualname__
         parts = [name, f"interface={evaluator.interface!r}", f"batched={self._rules.batched}"]
         parts += ["vectorize=True"] * self._rules.vectorize
+        parts += [f"parameters={self._parameter_names}"] * bool(self._parameter_names)
         parts += [f"chunk_size={evaluator.chunk_size}"] * (evaluator.chunk_size is not None)
         parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
         return ", ".join(parts)
+
+
+_RESERVED = {*dir(BlackBox), "estimator", "fn", "training"}
 
 
 class Options(TypedDict, total=False):
     """The keywords of `wrap`."""
 
     estimator: str | Estimator
+    parameters: Mapping[str, Any] | None
     argnums: ArgNums
     in_dims: InDims
     batched: bool
@@ -88,6 +100,7 @@ def wrap(
     fn: Callable[..., Any] | None = None,
     *,
     estimator: str | Estimator = "evolution_strategy",
+    parameters: Mapping[str, Any] | None = None,
     argnums: ArgNums = None,
     in_dims: InDims = None,
     batched: bool = True,
@@ -111,6 +124,13 @@ def wrap(
         estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
             ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``, ``"perturbed_optimizer"``,
             ``"straight_through"``. Others have arguments without a default.
+        parameters: names and initial values of keywords of ``fn`` that are trained, too: a threshold, a weight, a
+            step. They become ``Parameter``s of the module (``module.threshold``), and ``fn`` is handed one copy for
+            each row, (R, *shape), in the dtype of the first input; a single point without rows, (*shape). An
+            estimator treats the copies as inputs behind those among the arguments, in the order given here, and
+            autograd sums what they receive. Estimators that have one sigma for all inputs want all in similar units.
+            After ``module.threshold.requires_grad_(False)`` nothing is evaluated for it. What torch can differentiate
+            (a factor of the result) does not belong here but outside of ``fn``, where its gradient is exact.
         argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
             a gradient.
         in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
@@ -131,8 +151,10 @@ def wrap(
         A `BlackBox` module; without ``fn``, a decorator that makes one.
 
     Raises:
-        TypeError: for an estimator that is neither an `Estimator` nor a name, or a result that is no real number.
-        ValueError: for an unknown name, contradictory options, or rows that do not agree.
+        TypeError: for an estimator that is neither an `Estimator` nor a name, a parameter that is not floating, or a
+            result that is no real number.
+        ValueError: for an unknown name, contradictory options, rows that do not agree, or a parameter whose name
+            ``fn`` does not take, the module has already, or a call passes.
         FunctionError: (a RuntimeError) when ``fn`` raises; the original exception is its cause.
         OutputError: (a ValueError) when results have the wrong number of rows, or are not finite.
         SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
@@ -151,11 +173,24 @@ def wrap(
         >>> staircase.num_evaluations
         8001
 
+        A threshold that is trained with whatever comes before ``x``; each row has its copy of it:
+
+        >>> def excess(x, threshold):  # (R, n), (R,) -> (R,)
+        ...     return ((x - threshold[:, None]).clamp(min=0) ** 2).sum(1)
+        >>> box = ndgrad.wrap(excess, estimator="finite_difference", parameters={"threshold": 0.5})
+        >>> optimizer = torch.optim.SGD(box.parameters(), lr=0.1)
+        >>> box(torch.tensor([[0.1, 1.0, 2.5], [0.7, 0.2, 0.3]])).sum().backward()
+        >>> box.threshold.grad.round(decimals=3)  # -2 (0.5 + 2.0 + 0.2)
+        tensor(-5.4000)
+        >>> optimizer.step()
+        >>> box.threshold.detach().round(decimals=3)
+        tensor(1.0400)
+
     """
     if fn is None:
         return functools.partial(
-            wrap, estimator=estimator, argnums=argnums, in_dims=in_dims, batched=batched, vectorize=vectorize,
-            interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
+            wrap, estimator=estimator, parameters=parameters, argnums=argnums, in_dims=in_dims, batched=batched,
+            vectorize=vectorize, interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
         )  # fmt: skip
     if not callable(fn):
         raise TypeError(f"ndgrad.wrap needs a callable as its first argument, got {type(fn).__name__}")
@@ -163,8 +198,10 @@ def wrap(
         raise ValueError(f"evaluate_in must be 'backward' or 'forward', got {evaluate_in!r}")
     _check_calling(batched, vectorize, in_dims, chunk_size)
     rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
+    taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
     evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size)
-    return BlackBox(fn, _as_estimator(estimator), rules, evaluator, evaluate_in)
+    trained = make_parameters(fn, parameters, taken, _RESERVED)
+    return BlackBox(fn, _as_estimator(estimator), rules, evaluator, evaluate_in, trained)
 
 
 def _check_calling(batched: bool, vectorize: bool, in_dims: InDims, chunk_size: int | None) -> None:

@@ -22,8 +22,9 @@ from ndgrad.fitting import (
     own_copy,
 )
 from ndgrad.sampling import gaussian
+from ndgrad.scales import Scales, read_scales, scales_of
 from ndgrad.surrogates import build_surrogate
-from ndgrad.validation import one_of, positive_float, positive_int
+from ndgrad.validation import one_of, positive_int
 
 
 class DiffBypass(Estimator):
@@ -47,8 +48,11 @@ class DiffBypass(Estimator):
     Args:
         surrogate: network g of the same inputs (R, ...), copied and hidden: no optimiser of the caller's
             reaches it, while ``state_dict`` and ``.to`` do. None builds one on the first call: a small U-Net
-            for one map (at least 8 x 8), else a perceptron with two hidden layers of 128.
-        sigma: sigma > 0, width of the exploration, in units of the input.
+            for one map (at least 8 x 8) and up to 16 numbers beside it, else a perceptron with two hidden
+            layers of 128.
+        sigma: sigma > 0, width of the exploration, in units of the input: a number, a tensor that broadcasts
+            against one row of a single input, or a tuple with one of them for each differentiated input: first
+            those among the arguments, then the parameters of ``wrap(parameters=...)``, both in their order.
         num_samples: S >= 1.
         fit_steps: K >= 1.
         loss: ``loss(g(z), f(z))`` to a scalar, for each output. None: mean squared error where shapes agree,
@@ -89,7 +93,7 @@ class DiffBypass(Estimator):
     def __init__(
         self,
         surrogate: nn.Module | None = None,
-        sigma: float = 0.05,
+        sigma: Scales = 0.05,
         num_samples: int = 10,
         fit_steps: int = 10,
         loss: Loss | None = None,
@@ -100,7 +104,7 @@ class DiffBypass(Estimator):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.sigma = positive_float("sigma", sigma)
+        self.sigma = read_scales("sigma", sigma)
         self.num_samples = positive_int("num_samples", num_samples)
         self.fit_steps = positive_int("fit_steps", fit_steps)
         self.replay = positive_int("replay", replay, least=0)
@@ -164,8 +168,8 @@ class DiffBypass(Estimator):
                 for x in inputs
             ]
             probes = tuple(
-                (x + self.sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
-                for x, e in zip(inputs, noise, strict=True)
+                (x + sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
+                for x, e, sigma in zip(inputs, noise, scales_of("sigma", self.sigma, inputs), strict=True)
             )  # (S B, ...)
             values = as_tuple(f(*probes))
         rows, targets = (

@@ -149,7 +149,8 @@ class ScoreFunction(Estimator):
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             raise TypeError(
                 f"the distribution was called with the {len(inputs)} differentiated inputs, shapes {shapes}, and "
-                f"raised: {error}; name all its parameters in ndgrad.wrap(fn, argnums=(0, 1, ...))"
+                f"raised: {error}; name all its parameters in ndgrad.wrap(fn, argnums=(0, 1, ...)), and freeze "
+                "those of ndgrad.wrap(fn, parameters=...), which it has no gradient for"
             ) from error
         if not isinstance(family, Distribution):
             raise TypeError(
