@@ -1,5 +1,6 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
+from ndgrad.adaptive_sigma import AdaptiveSigma
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -9,13 +10,21 @@ from ndgrad.errors import (
     SecondDerivativeError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
-from ndgrad.estimators import ESTIMATORS, DiffBypass, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad.estimators import (
+    ESTIMATORS,
+    DiffBypass,
+    EvolutionStrategy,
+    FiniteDifference,
+    LeastSquares,
+    ScoreFunction,
+)
 from ndgrad.wrap import BlackBox, wrap
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ESTIMATORS",
+    "AdaptiveSigma",
     "BlackBox",
     "DiffBypass",
     "Estimator",
@@ -23,6 +32,7 @@ __all__ = [
     "FiniteDifference",
     "FlatEstimator",
     "FunctionError",
+    "LeastSquares",
     "NdgradError",
     "NonFiniteError",
     "OutputError",

@@ -108,7 +108,7 @@ def wrap(
             input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
             Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
         estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
-            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``.
+            ``"evolution_strategy"``, ``"least_squares"``, ``"score_function"``, ``"diff_bypass"``.
         argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
             a gradient.
         in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
