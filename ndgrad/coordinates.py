@@ -84,14 +84,14 @@ def as_setting(name: str, value: Setting, check: Callable[[str, Any], float | Te
     return parts[0] if not several and isinstance(parts[0], float) else PerInput(name, parts, several)
 
 
-class Laid(Protocol):
+class ColumnSetting(Protocol):
     """What `columns` lays out: a `PerInput`, or an `AdaptiveSigma`."""
 
     def flat(self, f: Callable[[Tensor], Tensor], x: Tensor) -> float | Tensor:
         """Return the number, or the numbers (n,) of the columns of x (B, n)."""
 
 
-def columns(setting: float | Laid, f: Callable[[Tensor], Tensor], x: Tensor) -> float | Tensor:
+def columns(setting: float | ColumnSetting, f: Callable[[Tensor], Tensor], x: Tensor) -> float | Tensor:
     """Return the number, or the numbers (n,) of the columns of x (B, n)."""
     return setting if isinstance(setting, float) else setting.flat(f, x)
 
