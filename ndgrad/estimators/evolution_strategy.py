@@ -34,8 +34,9 @@ class EvolutionStrategy(FlatEstimator):
     once S exceeds n some times (n = 10, S = 64: a third of Gaussian pairs'; n = 50, S = 16: a third more).
 
     With ``bounds`` a probe stops where it would leave them, and its direction is weighted by where it stopped
-    (`ndgrad.bounds` derives how): still exact in expectation on linear functions. The kernel of the smoothing then
-    has the mass of the clamped draws on the bound, and near it the bias is of order sigma.
+    (`ndgrad.bounds` derives how): still exact in expectation on linear functions, but n orthogonal pairs are no
+    longer exact one by one. The kernel of the smoothing then has the mass of the clamped draws on the bound, and
+    near it the bias is of order sigma.
 
     Take it for noisy, discontinuous or piecewise constant functions of up to some hundreds of inputs; sigma
     must be as wide as the steps to be seen.
