@@ -256,8 +256,8 @@ def test_on_a_bound_pairs_are_one_sided() -> None:
         assert_mean(grads, -1.4 * 0.3 * third, directions)
 
 
-def test_signs_at_a_bound_have_the_variance_of_signs() -> None:
-    """Rademacher pairs of which one side is cut off still have relative variance (n - 1) / S."""
+def test_variance_of_signs_at_a_bound() -> None:
+    """Each coordinate sees the steps of the others relative to its own: (n - 1) / S where all are as wide."""
     torch.manual_seed(9)
     slope = torch.tensor([[1.5], [-0.4], [0.9]], dtype=torch.float64)
     estimator = EvolutionStrategy(4, 0.3, directions="rademacher", bounds=(-1.0, 0.2))

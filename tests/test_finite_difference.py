@@ -151,6 +151,13 @@ def test_a_box_too_narrow_for_the_step_shortens_it() -> None:
         torch.testing.assert_close(grad, 0.7 * torch.exp(x), rtol=0.1**order, atol=0)
 
 
+def test_rounding_does_not_carry_a_probe_across_a_bound() -> None:
+    x = torch.rand(50, 20, generator=torch.Generator().manual_seed(1)) * 0.7 + 0.1
+    for order in (3, 5, 7):
+        estimator = FiniteDifference("forward", 0.9, order, (0.1, float(torch.tensor(0.8))))
+        estimate(estimator, Inside(0.1, float(torch.tensor(0.8))), x, torch.full_like(x, 0.7))
+
+
 def test_forward_differences_at_the_upper_bound_go_backward() -> None:
     """x^2 at its upper bound: 2 x - h backward, where 2 x + h would be forward."""
     x, v = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[0.5, 0.5]], dtype=torch.float64)

@@ -60,6 +60,18 @@ def test_table_removes_one_power_for_each_column() -> None:
         assert table.quality().error.item() < 1e-10
 
 
+def test_table_knows_the_side_of_each_input() -> None:
+    """At the same order 2, pairs have powers 2, 4, 6 and one-sided quotients 2, 3, 4: both are extrapolated to g."""
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    steps = [torch.full_like(x, 0.8 * 4.0**-k) for k in range(5)]
+    powers = torch.tensor([[[2, 4, 6]], [[2, 3, 4]]])  # (n, B, powers)
+    series = torch.tensor([0.9, -2.0, 3.0], dtype=torch.float64)
+    levels = [1.7 + (series * h[0, 0] ** powers).sum(-1, keepdim=True) for h in steps]  # (n, B, 1)
+    table = StepTable(steps, Stencil(2, True, side=torch.tensor([[0.0, 1.0]])), x, x[:, :1])
+    best = table.extrapolate(slice(None), levels)
+    torch.testing.assert_close(best, torch.full((2, 1, 1), 1.7, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_of_equal_derivatives_the_widest_steps_win() -> None:
     """Where all levels agree, rounding of the values, 8, and of the inputs, 3 times the derivatives 5, decides."""
     x = torch.full((2, 3), -3.0, dtype=torch.float64)
