@@ -51,6 +51,8 @@ def test_inputs_must_be_inside_their_bounds() -> None:
     estimator = EvolutionStrategy(2, bounds=(torch.tensor([0.0, 0.5, -1.0]), 2.0))
     with pytest.raises(ValueError, match=r"coordinate 1 of row 0 is 0, outside \[0.5, 2\]; clamp it"):
         probe(estimator, (3,))
+    with pytest.raises(ValueError, match=r"coordinate 0 of row 0 is 0, outside \[-inf, -0.5\]; clamp it"):
+        probe(EvolutionStrategy(2, bounds=(-math.inf, -0.5)), (3,))
     with pytest.raises(ValueError, match="low < high in every coordinate"):
         probe(EvolutionStrategy(2, bounds=(torch.tensor([0.0, 0.5, 2.0]), 2.0)), (3,))
 
