@@ -1,5 +1,6 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
+from ndgrad.adaptive_sigma import AdaptiveSigma
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -16,6 +17,7 @@ from ndgrad.estimators import (
     EvolutionStrategy,
     FiniteDifference,
     ImplicitMLE,
+    LeastSquares,
     PerturbedOptimizer,
     ScoreFunction,
     StraightThrough,
@@ -27,6 +29,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ESTIMATORS",
+    "AdaptiveSigma",
     "BlackBox",
     "BlackboxInterpolation",
     "DiffBypass",
@@ -37,6 +40,7 @@ __all__ = [
     "FlatEstimator",
     "FunctionError",
     "ImplicitMLE",
+    "LeastSquares",
     "NdgradError",
     "NonFiniteError",
     "OutputError",

@@ -96,6 +96,22 @@ class VJPEstimator(Estimator):
         """
 
 
+class FlatFunction:
+    """A rowwise function of several tensors as a function of one matrix, (..., B, n) to (..., B, m).
+
+    ``row_shapes`` holds the shape of a row of each input, in the order in which they lie side by side.
+    """
+
+    def __init__(self, f: RowFunction, inputs: Rows, dtype: torch.dtype) -> None:
+        self.row_shapes = tuple(x.shape[1:] for x in inputs)
+        self._f, self._inputs, self._dtype = f, inputs, dtype
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Cut z into the inputs, and lay the outputs side by side."""
+        values = as_tuple(self._f(*_split(z.flatten(0, -2), self._inputs)))
+        return _join(values, self._dtype).unflatten(0, z.shape[:-1])
+
+
 class FlatEstimator(VJPEstimator):
     """A VJP estimator to which all inputs are one matrix (B, n) and all outputs one matrix (B, m)."""
 
@@ -103,13 +119,7 @@ class FlatEstimator(VJPEstimator):
         """Flatten, call `linearize_flat`, and give the result the inputs' shapes and dtypes back."""
         dtype = working_dtype(*inputs, *outputs)
         x, y = _join(inputs, dtype), _join(outputs, dtype)  # (B, n), (B, m)
-
-        def flat_f(z: Tensor) -> Tensor:  # (..., B, n) -> (..., B, m)
-            rows = z.flatten(0, -2)
-            values = as_tuple(f(*_split(rows, inputs)))
-            return _join(values, dtype).unflatten(0, z.shape[:-1])
-
-        pull = self.linearize_flat(flat_f, x, y)
+        pull = self.linearize_flat(FlatFunction(f, inputs, dtype), x, y)
         return lambda cotangents: _split(pull(_join(cotangents, dtype)), inputs)
 
     @abstractmethod
@@ -117,6 +127,8 @@ class FlatEstimator(VJPEstimator):
         self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """Probe ``f: (..., B, n) -> (..., B, m)`` around ``x`` (B, n), where it is ``y`` (B, m).
+
+        Called by `linearize`, ``f`` is a `FlatFunction`, which knows the shapes of the inputs.
 
         Returns:
             The map from a cotangent v (B, m) to the estimate of ``vᵀ df/dx``, (B, n).

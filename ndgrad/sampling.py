@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
 from ndgrad.estimator import RowFunction, Rows, as_tuple, working_dtype
 
@@ -75,10 +76,43 @@ def _by_cholesky(rows: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(factor, scaled, upper=False) @ rows
 
 
+_SOBOL_BITS = 52  # u = (k + 1/2) / 2^52 is exact in float64, and neither 0 nor 1 for any k < 2^52
+
+
+def sobol(num_samples: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw scrambled Sobol points, mapped to standard normal directions, shape (S, B, n).
+
+    Each row and coordinate has a scrambling of its own, a random lower triangular matrix and a random shift of
+    the binary digits (Matousek 1998). Every point is then uniform, every direction standard normal, while the S points
+    of a row are spread evenly. They are not independent: between samples ``E[eps_s eps_tᵀ]`` is diagonal and mostly
+    negative, so that no other sample is a baseline.
+    """
+    B, n = x.shape
+    if n > SobolEngine.MAXDIM:
+        raise ValueError(
+            f"directions='sobol' has at most {SobolEngine.MAXDIM} dimensions, but the inputs have n={n}; type "
+            "directions='orthogonal'"
+        )
+    num_bits = max(num_samples - 1, 1).bit_length()
+    points = SobolEngine(max(n, 1)).draw(num_samples, dtype=torch.float64)[:, :n].to(x.device)  # (S, n)
+    digits = (points * 2**num_bits).long().unsqueeze(1)  # (S, 1, n), as integers of num_bits bits
+
+    def integers(bits: int) -> Tensor:
+        return torch.randint(2**bits, (B, n), generator=generator, device=x.device)
+
+    scrambled = integers(_SOBOL_BITS).repeat(num_samples, 1, 1)  # (S, B, n)
+    for bit in range(num_bits):  # a digit flips its own place and a random set of those behind
+        place = _SOBOL_BITS - num_bits + bit
+        column = 2**place + integers(place)  # (B, n)
+        scrambled ^= (digits >> bit & 1) * column
+    return torch.special.ndtri((scrambled.double() + 0.5) / 2**_SOBOL_BITS).to(x.dtype)
+
+
 DIRECTIONS: dict[str, Directions] = {
     "gaussian": gaussian,
     "orthogonal": orthogonal,
     "rademacher": rademacher,
+    "sobol": sobol,
     "sphere": sphere,
 }
 
@@ -86,9 +120,16 @@ FOURTH_MOMENT: dict[str, Callable[[int], float]] = {
     "gaussian": lambda n: 3.0,
     "orthogonal": lambda n: 3.0 * n / (n + 2),
     "rademacher": lambda n: 1.0,
+    "sobol": lambda n: 3.0,
     "sphere": lambda n: 3.0 * n / (n + 2),
 }
 """``E[eps_i^4]`` in n dimensions: the gradient of the smoothed ``x^3`` is ``3 x^2 + sigma^2 E[eps_i^4]``."""
+
+
+def antithetic_values(f: Callable[[Tensor], Tensor], upper: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate both sides of S pairs, (S, B, n) each, in one call: two tensors (S, B, m)."""
+    above, below = f(torch.cat([upper, lower])).chunk(2)
+    return above, below
 
 
 def leave_one_out(w: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ an affine function whose value at x is c times ``sigma |gradient|``. Derivations
 - independent Gaussians: E |(g.e) e|^2 = (n + 2) |g|^2, so (n + 1)/S; leave-one-out adds products of different draws,
   which makes it (n + 1)/(S - 1); without a baseline the value adds E |c e|^2 = n c^2 per sample.
 - fixed norm sqrt(n): E |(g.e) e|^2 = n |g|^2, so (n - 1)/S.
+- fits with at least as many samples as inputs are exact; with fewer they see the projection on a random S-dimensional
+  space, rescaled by n/S, which leaves n/S - 1.
 - orthogonal: full blocks are exact; r = S mod n left-over directions project on a random r-dimensional space, which
   leaves (n/S)^2 (r/n) (1 - r/n). Leave-one-out removes the mean direction from the projection: n/(S - 1) - 1.
 - centred Gumbel noise Z, with score p = 1 - exp(-Z - 0.577): Var Z = pi^2/6, E p^2 = 1, E Z p = 1 and
@@ -24,12 +26,14 @@ import torch
 
 import ndgrad
 from ndgrad import (
+    AdaptiveSigma,
     BlackboxInterpolation,
     DiffBypass,
     Estimator,
     EvolutionStrategy,
     FiniteDifference,
     ImplicitMLE,
+    LeastSquares,
     PerturbedOptimizer,
     ScoreFunction,
     StraightThrough,
@@ -47,8 +51,22 @@ class Variant:
     per_value: Callable[[int], int] = lambda S: 1  # evaluations per row of a value
 
 
-def _step(method: str, num_samples: int, sigma: float) -> Estimator:
-    return FiniteDifference(method, eps=sigma)
+def _step(method: str, num_samples: int, sigma: float, **settings: Any) -> Estimator:
+    return FiniteDifference(method, **{"eps": sigma} | settings)
+
+
+def _adaptive(build: Callable[..., Estimator], num_samples: int, sigma: float, **settings: Any) -> Estimator:
+    return build(num_samples, AdaptiveSigma(sigma), **settings)
+
+
+def _tensor_sigma(
+    build: Callable[..., Estimator], num_samples: int, sigma: float, **settings: Any
+) -> Estimator:
+    return build(num_samples, torch.tensor(sigma, dtype=torch.float64), **settings)
+
+
+def _projection(n: int, S: int, c: float) -> float:
+    return max(n / S - 1, 0.0)
 
 
 def _interpolation(num_samples: int, sigma: float) -> Estimator:
@@ -77,6 +95,7 @@ _gaussian = {"fourth_moment": lambda n: 3.0}
 _fixed_norm = {"fourth_moment": lambda n: 3.0 * n / (n + 2)}
 _es = EvolutionStrategy
 _single = partial(EvolutionStrategy, antithetic=False)
+_far = (-200.0, 300.0)  # bounds that no probe of the tests reaches: everything is as without them
 
 VARIANTS: dict[str, Variant] = {
     "es-orthogonal": Variant(_es, lambda n, S: 2 * S, _partial_block, **_fixed_norm),
@@ -88,6 +107,23 @@ VARIANTS: dict[str, Variant] = {
     ),
     "es-sphere": Variant(
         partial(_es, directions="sphere"), lambda n, S: 2 * S, lambda n, S, c: (n - 1) / S, **_fixed_norm
+    ),
+    # the variance of Sobol points depends on the gradient's direction; test_evolution_strategy has it
+    "es-sobol": Variant(partial(_es, directions="sobol"), lambda n, S: 2 * S, **_gaussian),
+    "es-sobol-fx": Variant(partial(_single, directions="sobol"), lambda n, S: S, **_gaussian),
+    "es-tensor-sigma": Variant(
+        partial(_tensor_sigma, _es), lambda n, S: 2 * S, _partial_block, **_fixed_norm
+    ),
+    "es-adaptive": Variant(partial(_adaptive, _es), lambda n, S: 2 * S, _partial_block, **_fixed_norm),
+    "es-bounds": Variant(partial(_es, bounds=_far), lambda n, S: 2 * S, _partial_block, **_fixed_norm),
+    "es-orthogonal-loo-bounds": Variant(
+        partial(_single, bounds=_far), lambda n, S: S, lambda n, S, c: n / (S - 1) - 1, **_fixed_norm
+    ),
+    "es-gaussian-loo-tensor-sigma": Variant(
+        partial(_tensor_sigma, _single, directions="gaussian"),
+        lambda n, S: S,
+        lambda n, S, c: (n + 1) / (S - 1),
+        **_gaussian,
     ),
     "es-orthogonal-loo": Variant(_single, lambda n, S: S, lambda n, S, c: n / (S - 1) - 1, **_fixed_norm),
     "es-gaussian-loo": Variant(
@@ -120,6 +156,18 @@ VARIANTS: dict[str, Variant] = {
     ),
     "fd-central": Variant(partial(_step, "central"), lambda n, S: 2 * n, lambda n, S, c: 0.0),
     "fd-forward": Variant(partial(_step, "forward"), lambda n, S: n, lambda n, S, c: 0.0),
+    "fd-central-4": Variant(partial(_step, "central", order=4), lambda n, S: 4 * n, lambda n, S, c: 0.0),
+    "fd-central-6": Variant(partial(_step, "central", order=6), lambda n, S: 6 * n, lambda n, S, c: 0.0),
+    "fd-forward-3": Variant(partial(_step, "forward", order=3), lambda n, S: 3 * n, lambda n, S, c: 0.0),
+    "fd-bounds": Variant(partial(_step, "central", bounds=_far), lambda n, S: 2 * n, lambda n, S, c: 0.0),
+    "fd-auto": Variant(partial(_step, "central", eps="auto"), lambda n, S: 12 * n, lambda n, S, c: 0.0),
+    "fd-auto-forward-2": Variant(
+        partial(_step, "forward", eps="auto", order=2), lambda n, S: 12 * n, lambda n, S, c: 0.0
+    ),
+    # for S <= n and multiples of n the fit is that of orthogonal pairs, and so is its smoothing
+    "ls-orthogonal": Variant(LeastSquares, lambda n, S: 2 * S, _projection, **_fixed_norm),
+    "ls-gaussian": Variant(partial(LeastSquares, directions="gaussian"), lambda n, S: 2 * S, _projection),
+    "ls-adaptive": Variant(partial(_adaptive, LeastSquares), lambda n, S: 2 * S, _projection, **_fixed_norm),
     "bypass": Variant(DiffBypass, lambda n, S: S),
     "perturbed-gaussian-loo": Variant(
         PerturbedOptimizer, lambda n, S: 0, lambda n, S, c: (n + 1) / (S - 1), **_gaussian, **_mean

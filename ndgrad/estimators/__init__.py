@@ -6,6 +6,7 @@ from ndgrad.estimators.diff_bypass import DiffBypass
 from ndgrad.estimators.evolution_strategy import EvolutionStrategy
 from ndgrad.estimators.finite_difference import FiniteDifference
 from ndgrad.estimators.implicit_mle import ImplicitMLE
+from ndgrad.estimators.least_squares import LeastSquares
 from ndgrad.estimators.perturbed_optimizer import PerturbedOptimizer
 from ndgrad.estimators.score_function import ScoreFunction
 from ndgrad.estimators.straight_through import StraightThrough
@@ -16,6 +17,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "evolution_strategy": EvolutionStrategy,
     "finite_difference": FiniteDifference,
     "implicit_mle": ImplicitMLE,
+    "least_squares": LeastSquares,
     "perturbed_optimizer": PerturbedOptimizer,
     "score_function": ScoreFunction,
     "straight_through": StraightThrough,
@@ -29,6 +31,7 @@ __all__ = [
     "EvolutionStrategy",
     "FiniteDifference",
     "ImplicitMLE",
+    "LeastSquares",
     "PerturbedOptimizer",
     "ScoreFunction",
     "StraightThrough",

@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ndgrad.bounds import Bounds
+from ndgrad.coloring import Block, Coloring, single_inputs
+from ndgrad.coordinates import PerInput, Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatEstimator
-from ndgrad.validation import one_of, positive_float
+from ndgrad.stencils import Stencil
+from ndgrad.step_ladder import StepQuality, StepTable, ladder
+from ndgrad.validation import one_of, positive_int
 
 _MAX_BLOCK = 2**24  # numbers in one block of probes, so that n^2 B of them never exist at once
 
@@ -16,21 +21,41 @@ _MAX_BLOCK = 2**24  # numbers in one block of probes, so that n^2 B of them neve
 class FiniteDifference(FlatEstimator):
     r"""Difference quotients along every coordinate.
 
-    .. math:: \partial_i f(x) \approx \frac{f(x + h_i e_i) - f(x - h_i e_i)}{2 h_i} \text{ (central)}, \quad
-              \frac{f(x + h_i e_i) - f(x)}{h_i} \text{ (forward)}
+    .. math:: \partial_i f(x) \approx \frac{f(x + h_i e_i) - f(x - h_i e_i)}{2 h_i} \text{ (central, order 2)},
+              \quad \frac{f(x + h_i e_i) - f(x)}{h_i} \text{ (forward, order 1)}
 
-    Cost: 2 n (central) or n (forward) evaluations per row and backward pass. Deterministic: no variance; bias
-    :math:`h^2 f'''/6` (central) or :math:`h f''/2` (forward), plus rounding of about ``eps_machine |f| / h``.
-    Take it for smooth functions with few inputs; on a step function it returns 0 almost everywhere, and noise
-    in ``f`` is divided by ``h``.
+    Higher orders extrapolate the quotients of steps h, 2 h, 3 h, ... to 0: in :math:`h^2` for p/2 central
+    ones of order p, in h for p forward ones.
+
+    Cost: p n evaluations per row and backward pass for order p, so 2 n (central) or n (forward) by default; with
+    ``sparsity``, p for each group of inputs that share no output; six times as many with ``eps="auto"``.
+    Deterministic: no variance. The bias is of order :math:`h^p`, :math:`h^2 f'''/6` (central) or
+    :math:`h f''/2` (forward) by default, plus rounding of about ``eps_machine |f| / h``.
+
+    Take it for smooth functions with few inputs, or with many of which each output depends on few; on a step
+    function it returns 0 almost everywhere, and noise in ``f`` is divided by ``h``. Higher orders pay for functions
+    that are smooth at a long scale; the automatic step for functions of unknown scale or rounding error.
 
     Args:
         method: ``"central"`` or ``"forward"``.
-        eps: the step h > 0, in units of the input. None chooses ``eps_machine^(1/3)`` (central) or
-            ``eps_machine^(1/2)`` (forward) times ``max(1, |x_i|)`` for the input's dtype.
+        eps: the step h > 0, in units of the input: a number; a tensor that broadcasts to the row of a single input,
+            or of n values in the order of the flattened inputs; or a tuple with one of these for each differentiated
+            input. None chooses ``eps_machine^(1/(p+1))`` times ``max(1, |x_i|)`` for the input's dtype. ``"auto"``
+            tries six steps from ``eps_machine^(1/8) max(1, |x_i|)`` down by factors of 4, and takes for each
+            row and input the entry of their extrapolation table with the least estimated error.
+        order: the order p; even for central differences. None for 2 (central) or 1 (forward).
+        bounds: (low, high), which no probe leaves, each a number or numbers as for eps; infinite where there is
+            none. Where a formula would leave them, one of the same order and cost is used that has all its points on
+            the roomier side, with a shorter step where even that has no room. The input itself must lie within.
+        sparsity: bool tensor (n, m), True where output k depends on input i, as they lie flattened side by side.
+            A missing True is refused where it shows: where an output changes with a group of inputs none of
+            which it should depend on. Where it should depend on another input of the group, the derivative is wrong.
+
+    ``quality`` holds a `StepQuality` after each call with ``eps="auto"``, else None.
 
     Raises:
-        ValueError: for another method, a step that is not positive, or one that vanishes beside an input.
+        ValueError: for another method, an order that does not exist, a step that is not positive or vanishes
+            beside an input, an input outside its bounds, or settings that do not fit the inputs and outputs.
 
     Example:
         >>> import torch, ndgrad
@@ -39,59 +64,94 @@ class FiniteDifference(FlatEstimator):
         >>> cube(x).sum().backward()
         >>> x.grad  # 3 x^2 + h^2
         tensor([[12.0100]], dtype=torch.float64)
+        >>> neighbours = torch.eye(50).diff(dim=1) != 0  # output k depends on inputs k and k + 1
+        >>> chain = ndgrad.wrap(
+        ...     lambda x: x.diff(dim=1), estimator=ndgrad.FiniteDifference(sparsity=neighbours)
+        ... )
+        >>> chain(torch.zeros(1, 50, requires_grad=True)).sum().backward()
+        >>> chain.num_evaluations  # the value, and 2 for each of 2 groups
+        5
 
-    Source: thesis section 2.1.2; step sizes from Nocedal & Wright, Numerical Optimization, section 8.1.
+    Source: thesis section 2.1.2; step sizes from Nocedal & Wright, Numerical Optimization, section 8.1; automatic
+    step: Ridders 1982, Accurate computation of F'(x) and F'(x) F''(x); groups: Curtis, Powell & Reid 1974, On the
+    estimation of sparse Jacobian matrices.
 
     """
 
-    def __init__(self, method: str = "central", eps: float | None = None) -> None:
+    def __init__(
+        self,
+        method: str = "central",
+        eps: Setting | str | None = None,
+        order: int | None = None,
+        bounds: tuple[Setting, Setting] | None = None,
+        sparsity: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.method = one_of("method", method, ("central", "forward"))
-        self.eps = None if eps is None else positive_float("eps", eps)
+        self.eps = _step(eps)
+        self.order = _order(order, method)
+        self.bounds = None if bounds is None else Bounds(bounds)
+        self.coloring = None if sparsity is None else Coloring(sparsity)
+        self.quality: StepQuality | None = None
 
     def linearize_flat(
         self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """Estimate all n columns of the Jacobian; see `FlatEstimator.linearize_flat`."""
-        upper, lower = x + self._step(x), x - self._step(x)  # (B, n)
-        self._require_steps(x, upper, lower)
-        columns = []
-        for block in self._blocks(x):
-            f_upper = f(_replace(x, upper, block))  # (block, B, m)
-            if self.method == "central":
-                difference, width = f_upper - f(_replace(x, lower, block)), upper - lower
-            else:
-                difference, width = f_upper - y, upper - x
-            columns.append(
-                difference / width.T[block].unsqueeze(-1)
-            )  # the step as realised in floating point
-        jacobian = torch.cat(columns) if columns else y.new_zeros(0, *y.shape)  # (n, B, m)
+        stencil, steps = self._plan(f, x)
+        points = [stencil.points(x, step) for step in steps]  # per step and point (B, n)
+        self._require_steps(x, points[-1])
+        jacobian = y.new_empty(x.shape[1], *y.shape)  # (n, B, m)
+        table = StepTable(steps, stencil, x, y)
+        for block in self._blocks(x, y):
+            levels = [
+                stencil.derivative(block.inputs, x, y, moved, [block.columns(f, x, y, z) for z in moved])
+                for moved in points
+            ]  # (k, B, m) per step
+            jacobian[block.inputs] = table.extrapolate(block.inputs, levels)
+        self.quality = table.quality() if self.eps == "auto" else None
         return lambda v: torch.einsum("nbm,bm->bn", jacobian, v)
 
-    def _step(self, x: Tensor) -> Tensor:
-        if self.eps is not None:
-            return torch.full_like(x, self.eps)
-        order = 1 / 3 if self.method == "central" else 1 / 2
-        return torch.finfo(x.dtype).eps ** order * x.abs().clamp(min=1.0)
+    def _plan(self, f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Stencil, list[Tensor]]:
+        """Return the points of each coordinate, and the steps (B, n), widest first."""
+        steps = self._steps(f, x)
+        stencil = Stencil(self.order, self.method == "central")
+        if self.bounds is not None:
+            stencil = stencil.within(self.bounds.box(f, x), x, steps[0])
+        return stencil, stencil.shorten(x, steps)
 
-    def _require_steps(self, x: Tensor, upper: Tensor, lower: Tensor) -> None:
-        if ((upper == x) | (lower == x)).any():
+    def _steps(self, f: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+        if self.eps is None:
+            return [torch.finfo(x.dtype).eps ** (1 / (self.order + 1)) * x.abs().clamp(min=1.0)]
+        if isinstance(self.eps, str):
+            return ladder(x)
+        return [columns(self.eps, f, x) * torch.ones_like(x)]
+
+    def _require_steps(self, x: Tensor, points: list[Tensor]) -> None:
+        if any((z == x).any() for z in points):
             raise ValueError(
                 f"eps={self.eps} vanishes beside an input as large as {x.abs().max().item():.3g} in {x.dtype}; "
                 "use a larger eps, eps=None, or float64 inputs"
             )
 
-    def _blocks(self, x: Tensor) -> Iterator[slice]:
+    def _blocks(self, x: Tensor, y: Tensor) -> Iterator[Block]:
         size = max(1, _MAX_BLOCK // max(1, x.numel()))
-        for start in range(0, x.shape[1], size):
-            yield slice(start, min(start + size, x.shape[1]))
+        return single_inputs(size, x) if self.coloring is None else self.coloring.blocks(size, x, y)
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"method={self.method!r}, eps={self.eps}"
+        return show(method=self.method, eps=self.eps, order=self.order, bounds=self.bounds)
 
 
-def _replace(x: Tensor, other: Tensor, block: slice) -> Tensor:
-    """Return copies of x (B, n), the k-th with coordinate ``block[k]`` taken from ``other``, (block, B, n)."""
-    unit = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[block].unsqueeze(1)  # (block, 1, n)
-    return torch.where(unit, other, x)
+def _step(eps: Setting | str | None) -> float | PerInput | str | None:
+    if isinstance(eps, str):
+        return str(one_of("eps", eps, ("auto",)))
+    return None if eps is None else as_setting("eps", eps, positive)
+
+
+def _order(order: int | None, method: str) -> int:
+    if order is None:
+        return 2 if method == "central" else 1
+    if method == "central" and positive_int("order", order, least=2) % 2:
+        raise ValueError(f"order must be even for central differences, got {order}; type order={order + 1}")
+    return positive_int("order", order)

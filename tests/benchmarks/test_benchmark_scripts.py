@@ -13,7 +13,11 @@ from benchmarks.tasks import TASKS
 
 def test_quadratic_sine_accuracy(tmp_path):
     results = quadratic_sine_accuracy.main(quadratic_sine_accuracy.Config(out=tmp_path))
-    assert results["pairs_relative_error"] <= 0.02
+    errors = results["pairs_relative_errors"]
+    assert results["pairs_relative_error"] == errors["orthogonal pairs"] <= 0.02
+    assert errors["least squares, orthogonal"] == pytest.approx(errors["orthogonal pairs"], rel=1e-3)
+    assert errors["least squares, Gaussian"] <= 0.02
+    assert 0.2 < errors["Sobol pairs"] < errors["Gaussian pairs"] < 0.9
     assert results["without_pairs_relative_error"]["fx"] == pytest.approx(
         results["expected_without_pairs"], rel=0.1
     )

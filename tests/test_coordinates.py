@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ndgrad import EvolutionStrategy
+from ndgrad.coordinates import as_setting, columns, positive
+
+
+def probe(estimator: EvolutionStrategy, *shapes: tuple[int, ...]) -> None:
+    inputs = [torch.zeros(4, *shape, requires_grad=True) for shape in shapes]
+    estimator(lambda *z: z[0].flatten(1).sum(1), *inputs).sum().backward()
+
+
+def test_plain_callables_have_one_input() -> None:
+    setting = as_setting("sigma", torch.tensor([1, 2, 3]), positive)
+    row = columns(setting, torch.sin, torch.zeros(5, 3))
+    torch.testing.assert_close(row, torch.tensor([1.0, 2.0, 3.0]))
+    assert columns(0.3, torch.sin, torch.zeros(5, 3)) == 0.3
+
+
+def test_integers_become_floating() -> None:
+    setting = as_setting("sigma", torch.tensor([1, 2]), positive)
+    assert setting.parts[0].dtype == torch.float64
+
+
+def test_numbers_per_input_are_repeated_over_its_row() -> None:
+    setting = as_setting("sigma", (0.5, torch.tensor([[1.0], [2.0]])), positive)
+    f = torch.nn.Module()
+    f.row_shapes = (torch.Size([3]), torch.Size([2, 2]))
+    expected = torch.tensor([0.5, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(columns(setting, f, torch.zeros(1, 7, dtype=torch.float64)), expected)
+
+
+def test_misfits_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sigma must have one entry for each .* has 2 for 1 .* \(3,\)"):
+        probe(EvolutionStrategy(2, (0.1, 0.2)), (3,))
+    with pytest.raises(
+        ValueError, match=r"sigma must have one entry for each .* has 1 for 2 .* \(3,\), \(2, 2\)"
+    ):
+        probe(EvolutionStrategy(2, (0.1,)), (3,), (2, 2))
+    with pytest.raises(ValueError, match=r"broadcast to the row \(3,\) .* shape \(4,\)"):
+        probe(EvolutionStrategy(2, torch.ones(4)), (3,))
+    with pytest.raises(ValueError, match=r"broadcast to the row \(7,\) .* shape \(3,\); with several inputs"):
+        probe(EvolutionStrategy(2, torch.ones(3)), (3,), (2, 2))
+
+
+def test_inputs_must_be_inside_their_bounds() -> None:
+    estimator = EvolutionStrategy(2, bounds=(torch.tensor([0.0, 0.5, -1.0]), 2.0))
+    with pytest.raises(ValueError, match=r"coordinate 1 of row 0 is 0, outside \[0.5, 2\]; clamp it"):
+        probe(estimator, (3,))
+    with pytest.raises(ValueError, match=r"coordinate 0 of row 0 is 0, outside \[-inf, -0.5\]; clamp it"):
+        probe(EvolutionStrategy(2, bounds=(-math.inf, -0.5)), (3,))
+    with pytest.raises(ValueError, match="low < high in every coordinate"):
+        probe(EvolutionStrategy(2, bounds=(torch.tensor([0.0, 0.5, 2.0]), 2.0)), (3,))
+
+
+def test_bounds_are_those_of_the_inputs_dtype() -> None:
+    """0.1 is below 0.1 in float32; an input clamped to it is on the bound, not beyond."""
+    x = torch.full((2, 3), 0.7).clamp(max=0.1).requires_grad_()
+    EvolutionStrategy(3, bounds=(-math.inf, 0.1))(lambda z: z.sum(1), x).sum().backward()
+    assert x.grad.isfinite().all()
