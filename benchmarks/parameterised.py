@@ -90,7 +90,7 @@ def _bypass() -> ndgrad.Estimator:
 PROBLEMS = {
     "threshold_chain": _THRESHOLD_CHAIN,
     "smooth_path": _SMOOTH_PATH,
-    "smooth_path_bypass": replace(_SMOOTH_PATH, estimator=_bypass, steps=150, batch=16),
+    "smooth_path_bypass": replace(_SMOOTH_PATH, estimator=_bypass, steps=300, batch=16),
 }
 
 
@@ -146,7 +146,8 @@ def _results(name: str, config: Config) -> dict[str, Any]:
     runs = [train(problem, seed, config) for seed in track(range(config.seeds), name)]
     worst = max(abs(error) for run in runs for error in run["relative_errors"].values())
     return {
-        "problem": name, "true": problem.true, "worst_relative_error": worst, "runs": runs
+        "problem": name, "true": problem.true, "steps": problem.steps // config.shorten, "batch": problem.batch,
+        "worst_relative_error": worst, "runs": runs,
     } | provenance(config)  # fmt: skip
 
 
