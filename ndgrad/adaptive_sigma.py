@@ -12,9 +12,7 @@ from torch import Tensor
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.validation import positive_float
 
-_RISE = (
-    3.0  # of the ratio, above which it is hardly a fluctuation: with 16 rows, values of x vary it by a third
-)
+_RISE = 3.0  # beyond fluctuations: noise in the values f(x) of 16 rows alone varies r by a third
 
 
 class AdaptiveSigma(torch.nn.Module):
