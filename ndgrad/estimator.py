@@ -55,6 +55,16 @@ class Estimator(torch.nn.Module, ABC):
 
         """
 
+    def observe(self, inputs: Rows, probes: Rows, values: Rows) -> None:
+        """Take in evaluations that were made for something else; only an estimator that learns has a use for them.
+
+        Args:
+            inputs: the inputs (B, ...) that were probed.
+            probes: rows (S B, ...) around them; row r belongs to input r mod B.
+            values: the value of the function there, (S B, ...).
+
+        """
+
 
 class VJPEstimator(Estimator):
     """An estimator whose value is ``f(x)`` and whose backward multiplies a cotangent with an estimated Jacobian."""
@@ -81,15 +91,9 @@ class FlatEstimator(VJPEstimator):
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Flatten, call `linearize_flat`, and give the result the inputs' shapes and dtypes back."""
         dtype = working_dtype(*inputs, *outputs)
-        x, y = _join(inputs, dtype), _join(outputs, dtype)  # (B, n), (B, m)
-
-        def flat_f(z: Tensor) -> Tensor:  # (..., B, n) -> (..., B, m)
-            rows = z.flatten(0, -2)
-            values = as_tuple(f(*_split(rows, inputs)))
-            return _join(values, dtype).unflatten(0, z.shape[:-1])
-
-        pull = self.linearize_flat(flat_f, x, y)
-        return lambda cotangents: _split(pull(_join(cotangents, dtype)), inputs)
+        x, y = join_rows(inputs, dtype), join_rows(outputs, dtype)  # (B, n), (B, m)
+        pull = self.linearize_flat(flat_function(f, inputs, dtype), x, y)
+        return lambda cotangents: split_rows(pull(join_rows(cotangents, dtype)), inputs)
 
     @abstractmethod
     def linearize_flat(
@@ -116,13 +120,23 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def _join(tensors: Rows, dtype: torch.dtype) -> Tensor:
+def flat_function(f: RowFunction, inputs: Rows, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return ``f`` as a function (..., B, n) -> (..., B, m), for inputs of the row shapes of ``inputs``."""
+
+    def flat_f(z: Tensor) -> Tensor:
+        values = as_tuple(f(*split_rows(z.flatten(0, -2), inputs)))
+        return join_rows(values, dtype).unflatten(0, z.shape[:-1])
+
+    return flat_f
+
+
+def join_rows(tensors: Rows, dtype: torch.dtype) -> Tensor:
     """Lay the rows of several tensors (R, ...) side by side, (R, n)."""
     parts = [t.to(dtype).reshape(t.shape[0], t.shape[1:].numel()) for t in tensors]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _split(flat: Tensor, like: Rows) -> Rows:
+def split_rows(flat: Tensor, like: Rows) -> Rows:
     """Cut (R, n) into tensors with the row shapes and dtypes of ``like``."""
     sizes = [tensor.shape[1:].numel() for tensor in like]
     parts = flat.split(sizes, dim=1)

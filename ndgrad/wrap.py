@@ -108,7 +108,7 @@ def wrap(
             input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
             Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
         estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
-            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``.
+            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``, ``"control_variate"``.
         argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
             a gradient.
         in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
@@ -203,16 +203,17 @@ def _as_estimator(estimator: Any) -> Estimator:
     if isinstance(estimator, str):
         if estimator not in ESTIMATORS:
             raise ValueError(
-                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, got {estimator!r}"
+                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, or an instance, got {estimator!r}"
             )
         estimator = ESTIMATORS[estimator]()
     if not isinstance(estimator, Estimator):
         hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
         raise TypeError(f"estimator must be an ndgrad.Estimator or a name, got {estimator!r}{hint}")
-    if estimator in _owned:
+    parts = [part for part in estimator.modules() if isinstance(part, Estimator)]  # it and what it holds
+    if any(part in _owned for part in parts):
         raise ValueError(
             f"this {type(estimator).__name__} already belongs to another wrapped function, whose random numbers and "
             "fitted network it would share; give each its own: copy.deepcopy(estimator)"
         )
-    _owned.add(estimator)
+    _owned.update(parts)
     return estimator

@@ -214,7 +214,7 @@ def test_straight_through_survives_checkpointing() -> None:
     for use in (False, True):
         torch.manual_seed(3)
         box = ndgrad.wrap(sines, estimator=DiffBypass(linear(), num_samples=3))
-        box.estimator._template[0].load_state_dict(
+        box.estimator.bypass.template.load_state_dict(
             {"weight": torch.full((2, 3), 0.2), "bias": torch.zeros(2)}
         )
         torch.manual_seed(4)
@@ -287,9 +287,9 @@ def test_to_moves_network_optimiser_and_replay() -> None:
     x, v = torch.randn(4, 3), torch.randn(4, 2)
     estimate(estimator, sines, x, v)
     estimator.double()
-    fit = estimator._fits[0]
+    fit = estimator.bypass.fit
     assert {t.dtype for s in fit.optimizer.state.values() for t in s.values() if t.ndim} == {torch.float64}
-    assert fit.replay[0][0][0].dtype == torch.float64
+    assert fit.replay[0].inputs[0].dtype == torch.float64
     assert estimate(estimator, sines, x.double(), v.double()).dtype == torch.float64
     assert estimate(estimator, sines, x, v).dtype == torch.float32, "the network follows its inputs"
 
@@ -339,7 +339,7 @@ def test_quality_without_a_common_language_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sigma": 0}, {"num_samples": 0}, {"fit_steps": 0}, {"replay": -1}, {"forward": "around"}]
+    "bad", [{"sigma": 0}, {"num_samples": -1}, {"fit_steps": 0}, {"replay": -1}, {"forward": "around"}]
 )
 def test_bad_arguments(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
