@@ -48,6 +48,8 @@ class Config:
     """Earlier calls kept in the fit."""
     fit_steps: int = 30
     """Adam(1e-3) steps of the bypass per call."""
+    trust_region: float = 1.0
+    """Replayed inputs farther than so many sigma per coordinate are left out: their probes do not overlap."""
     width: int = 128
     """Units in each of the two hidden layers of the bypass."""
     seeds: int = 3
@@ -108,9 +110,27 @@ def _estimators(task: Task, config: Config) -> dict[str, Callable[[], ndgrad.Est
             num_samples=probes, sigma=task.sigma, antithetic=False, directions="gaussian", baseline="loo"
         )
 
+    def matched(probes: int) -> ndgrad.VJPEstimator:
+        surrogate = mlp(task.num_inputs, task.num_outputs, config.width)
+        return ndgrad.DiffBypass(
+            surrogate, sigma=task.sigma, num_samples=probes, fit_steps=config.fit_steps, replay=config.replay,
+            match="difference", trust_region=config.trust_region,
+        )  # fmt: skip
+
+    def control_variate(probes: int, fits: int) -> ndgrad.VJPEstimator:
+        # without pairs: n/(S - 1) - 1 is less than n/(S/2) - 1, the relative variances on a linear function
+        surrogate = mlp(task.num_inputs, task.num_outputs, config.width)
+        return ndgrad.ControlVariate(
+            surrogate, sigma=task.sigma, num_samples=probes, antithetic=False,
+            fit_steps=max(1, config.fit_steps // fits), replay=config.replay,
+        )  # fmt: skip
+
     return {
         "leave_one_out": lambda: leave_one_out(config.probes),
         "diff_bypass": lambda: bypass(config.probes, replay=0),
+        "diff_bypass_difference": lambda: matched(config.probes),
+        "control_variate": lambda: control_variate(config.probes, fits=1),
+        "mixture": lambda: ndgrad.Mixture(control_variate(config.probes // 2, fits=2), matched(probes=0)),
         "few_leave_one_out": lambda: leave_one_out(config.few_probes),
         "few_diff_bypass": lambda: bypass(config.few_probes, replay=0),
         "few_diff_bypass_replay": lambda: bypass(config.few_probes, config.replay),

@@ -15,9 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import ndgrad
-from ndgrad import DiffBypass, Estimator, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad import (
+    Averaged,
+    ControlVariate,
+    DiffBypass,
+    Estimator,
+    EvolutionStrategy,
+    FiniteDifference,
+    Mixture,
+    ScoreFunction,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,14 @@ def _step(method: str, num_samples: int, sigma: float) -> Estimator:
     return FiniteDifference(method, eps=sigma)
 
 
+def _averaged(num_samples: int, sigma: float, **options: Any) -> Estimator:
+    return Averaged(EvolutionStrategy(num_samples, sigma, directions="gaussian", **options), repeats=2)
+
+
+def _mixture(num_samples: int, sigma: float) -> Estimator:
+    return Mixture(EvolutionStrategy(num_samples, sigma), DiffBypass(sigma=sigma, num_samples=0, fit_steps=2))
+
+
 def _partial_block(n: int, S: int, c: float) -> float:
     r = S % n
     return (n / S) ** 2 * (r / n) * (1 - r / n)
@@ -42,6 +60,7 @@ def _partial_block(n: int, S: int, c: float) -> float:
 _gaussian = {"fourth_moment": lambda n: 3.0}
 _fixed_norm = {"fourth_moment": lambda n: 3.0 * n / (n + 2)}
 _es = EvolutionStrategy
+_control = partial(ControlVariate, fit_steps=1, surrogate_samples=2)
 _single = partial(EvolutionStrategy, antithetic=False)
 
 VARIANTS: dict[str, Variant] = {
@@ -87,6 +106,16 @@ VARIANTS: dict[str, Variant] = {
     "fd-central": Variant(partial(_step, "central"), lambda n, S: 2 * n, lambda n, S, c: 0.0),
     "fd-forward": Variant(partial(_step, "forward"), lambda n, S: n, lambda n, S, c: 0.0),
     "bypass": Variant(DiffBypass, lambda n, S: S),
+    "bypass-difference": Variant(
+        partial(DiffBypass, replay=2, trust_region=1.0, match="difference"), lambda n, S: S
+    ),
+    "averaged-gaussian": Variant(
+        _averaged, lambda n, S: 4 * S, lambda n, S, c: (n + 1) / (2 * S), **_gaussian
+    ),
+    # closed forms of later calls, in which there is a control variate, are in test_control_variate.py
+    "control-variate": Variant(_control, lambda n, S: 2 * S),
+    "control-variate-loo": Variant(partial(_control, antithetic=False), lambda n, S: S),
+    "mixture": Variant(_mixture, lambda n, S: 4 * S),
 }
 
 SAMPLING = {name: variant for name, variant in VARIANTS.items() if variant.fourth_moment is not None}
@@ -95,4 +124,4 @@ SAMPLING = {name: variant for name, variant in VARIANTS.items() if variant.fourt
 def unregistered() -> set[type[Estimator]]:
     """Return the public estimators that no variant builds."""
     built = {type(variant.make(num_samples=3, sigma=0.3)) for variant in VARIANTS.values()}
-    return set(ndgrad.ESTIMATORS.values()) - built
+    return {*ndgrad.ESTIMATORS.values(), *ndgrad.WRAPPERS} - built
