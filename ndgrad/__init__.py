@@ -12,12 +12,16 @@ from ndgrad.errors import (
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
 from ndgrad.estimators import (
     ESTIMATORS,
+    WRAPPERS,
+    Averaged,
     BlackboxInterpolation,
+    ControlVariate,
     DiffBypass,
     EvolutionStrategy,
     FiniteDifference,
     ImplicitMLE,
     LeastSquares,
+    Mixture,
     PerturbedOptimizer,
     ScoreFunction,
     StraightThrough,
@@ -29,9 +33,12 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ESTIMATORS",
+    "WRAPPERS",
     "AdaptiveSigma",
+    "Averaged",
     "BlackBox",
     "BlackboxInterpolation",
+    "ControlVariate",
     "DiffBypass",
     "Estimator",
     "EvolutionStrategy",
@@ -41,6 +48,7 @@ __all__ = [
     "FunctionError",
     "ImplicitMLE",
     "LeastSquares",
+    "Mixture",
     "NdgradError",
     "NonFiniteError",
     "OutputError",

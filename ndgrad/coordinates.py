@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from ndgrad.estimator import FlatFunction, Rows, join_rows, split_rows, working_dtype
 from ndgrad.validation import positive_float
 
 Setting: TypeAlias = float | Tensor | Sequence[float | Tensor]
@@ -94,6 +95,16 @@ class ColumnSetting(Protocol):
 def columns(setting: float | ColumnSetting, f: Callable[[Tensor], Tensor], x: Tensor) -> float | Tensor:
     """Return the number, or the numbers (n,) of the columns of x (B, n)."""
     return setting if isinstance(setting, float) else setting.flat(f, x)
+
+
+def per_input(setting: float | ColumnSetting, inputs: Rows) -> tuple[float | Tensor, ...]:
+    """Return the number for each of the inputs (B, ...), or its numbers (1, ...)."""
+    if isinstance(setting, float):
+        return (setting,) * len(inputs)
+    dtype = working_dtype(*inputs)
+    x = join_rows(inputs, dtype)  # (B, n)
+    flat = torch.as_tensor(setting.flat(FlatFunction(lambda *rows: rows, inputs, dtype), x))  # (n,)
+    return split_rows(flat.expand(1, x.shape[1]), inputs)
 
 
 def positive(name: str, part: Any) -> float | Tensor:

@@ -76,6 +76,16 @@ class Estimator(torch.nn.Module, ABC):
 
         """
 
+    def observe(self, inputs: Rows, probes: Rows, values: Rows) -> None:
+        """Take in evaluations that were made for something else; only an estimator that learns has a use for them.
+
+        Args:
+            inputs: the inputs (B, ...) that were probed.
+            probes: rows (S B, ...) around them; row r belongs to input r mod B.
+            values: the value of the function there, (S B, ...).
+
+        """
+
 
 class VJPEstimator(Estimator):
     """An estimator whose value is ``f(x)`` and whose backward multiplies a cotangent with an estimated Jacobian."""
@@ -108,8 +118,8 @@ class FlatFunction:
 
     def __call__(self, z: Tensor) -> Tensor:
         """Cut z into the inputs, and lay the outputs side by side."""
-        values = as_tuple(self._f(*_split(z.flatten(0, -2), self._inputs)))
-        return _join(values, self._dtype).unflatten(0, z.shape[:-1])
+        values = as_tuple(self._f(*split_rows(z.flatten(0, -2), self._inputs)))
+        return join_rows(values, self._dtype).unflatten(0, z.shape[:-1])
 
 
 class FlatEstimator(VJPEstimator):
@@ -118,9 +128,9 @@ class FlatEstimator(VJPEstimator):
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Flatten, call `linearize_flat`, and give the result the inputs' shapes and dtypes back."""
         dtype = working_dtype(*inputs, *outputs)
-        x, y = _join(inputs, dtype), _join(outputs, dtype)  # (B, n), (B, m)
+        x, y = join_rows(inputs, dtype), join_rows(outputs, dtype)  # (B, n), (B, m)
         pull = self.linearize_flat(FlatFunction(f, inputs, dtype), x, y)
-        return lambda cotangents: _split(pull(_join(cotangents, dtype)), inputs)
+        return lambda cotangents: split_rows(pull(join_rows(cotangents, dtype)), inputs)
 
     @abstractmethod
     def linearize_flat(
@@ -149,13 +159,13 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def _join(tensors: Rows, dtype: torch.dtype) -> Tensor:
+def join_rows(tensors: Rows, dtype: torch.dtype) -> Tensor:
     """Lay the rows of several tensors (R, ...) side by side, (R, n)."""
     parts = [t.to(dtype).reshape(t.shape[0], t.shape[1:].numel()) for t in tensors]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _split(flat: Tensor, like: Rows) -> Rows:
+def split_rows(flat: Tensor, like: Rows) -> Rows:
     """Cut (R, n) into tensors with the row shapes and dtypes of ``like``."""
     sizes = [tensor.shape[1:].numel() for tensor in like]
     parts = flat.split(sizes, dim=1)

@@ -1,38 +1,86 @@
-"""The bypass network together with what its fit needs: optimiser, replayed samples, losses, measured quality."""
+"""The fit of a bypass network: optimiser, replayed samples, matching of differences, early stopping."""
 
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ndgrad.estimator import Rows, as_tuple
-from ndgrad.surrogates import Shapes, build_surrogate, calibrate
+from ndgrad.fit_losses import Loss, total_loss
+from ndgrad.replay import Replay, Samples, concatenate
 
-Loss = Callable[[Any, Any], Tensor]
+
+class Batch:
+    """Samples of several calls as one set of rows."""
+
+    def __init__(self, parts: list[Samples]) -> None:
+        self.inputs = concatenate([part.inputs for part in parts])  # (R, ...)
+        self.targets = concatenate([part.targets for part in parts])  # (R, ...)
+        self._parts = parts
+
+    def centred(self, values: Tensor) -> Tensor:
+        """Subtract from each row (R, ...) the mean over the samples around the same input."""
+        rows = values.flatten(1) if values.ndim > 1 else values.unsqueeze(1)  # (R, m)
+        total = rows.new_zeros(len(self._size), rows.shape[1]).index_add(0, self._group, rows)  # (G, m)
+        mean = total / self._size.to(rows.dtype).unsqueeze(1)
+        return values - mean[self._group].reshape(values.shape)
+
+    @cached_property
+    def _group(self) -> Tensor:
+        """The input, of all calls' inputs, that each row was drawn around, (R,)."""
+        groups, first = [], 0
+        for part in self._parts:
+            rows = torch.arange(len(part.inputs[0]), device=part.inputs[0].device)
+            groups.append(first + rows % part.num_centers)
+            first += part.num_centers
+        return torch.cat(groups)
+
+    @cached_property
+    def _size(self) -> Tensor:
+        """How many rows were drawn around each input, (G,)."""
+        return self._group.bincount()
 
 
 @dataclass(frozen=True)
-class FitQuality:
-    """How well the network predicted this call's samples *before* it was fitted to them.
+class FitPlan:
+    """How a network is fitted.
 
     Attributes:
-        value_error: root mean square of ``g(z) - f(z)``, relative to that of ``f(z)`` about its mean.
-        gradient_error: the same for differences between samples around one input; this is what the gradient sees.
-            None with a single sample.
-        loss: the loss after the last fit step.
+        steps: the most optimiser steps per call.
+        loss: ``loss(g(z), f(z))`` to a scalar.
+        decode: predictions and targets to predictions in the language of the targets.
+        match: ``"value"``, or ``"difference"``: compare predictions with targets after subtracting from both their
+            means over the samples around one input.
+        reach: replayed inputs farther than this from every current one, in root mean square over the coordinates and
+            in units of their widths, are left out; None keeps all.
+        widths: the units of distances, for each input.
+        patience: steps without improvement on held-out samples after which the fit stops; None for no such stop.
 
     """
 
-    value_error: float
-    gradient_error: float | None
-    loss: float
+    steps: int
+    loss: Loss
+    decode: Callable[[Rows, Rows], Rows]
+    match: str = "value"
+    reach: float | None = None
+    widths: Callable[[Rows], Sequence[float | Tensor]] = lambda inputs: (1.0,) * len(inputs)
+    patience: int | None = None
+
+    def error(self, outputs: Rows, batch: Batch) -> Tensor:
+        """Return the loss of a network's outputs on the batch."""
+        if self.match == "value" or len(outputs) != len(batch.targets):
+            return total_loss(self.loss, outputs, batch.targets)
+        predictions = self.decode(outputs, batch.targets)
+        targets = [f.to(g.dtype) for g, f in zip(predictions, batch.targets, strict=True)]
+        return total_loss(
+            self.loss, tuple(map(batch.centred, predictions)), tuple(map(batch.centred, targets))
+        )
 
 
 class Fit:
@@ -43,36 +91,47 @@ class Fit:
     ) -> None:
         self.network = network.requires_grad_(True)
         self.optimizer = optimizer(list(network.parameters()))
-        self.replay: deque[tuple[Rows, Rows]] = deque(maxlen=replay)
+        self.replay = Replay(replay)
         self.steps = 0
 
-    def run(self, inputs: Rows, targets: Rows, steps: int, loss: Loss) -> tuple[Rows, float]:
-        """Take joint steps over these rows and the replayed ones.
+    def run(self, samples: Samples, plan: FitPlan) -> tuple[Rows, float]:
+        """Take joint steps over these samples and the replayed ones.
 
         Returns:
-            The network's outputs on ``inputs`` before the first step, and the loss of the last.
+            The network's outputs on the samples before the first step, and the loss of the last.
 
         """
-        rows = [torch.cat(column) for column in zip(*(z for z, _ in self.replay), inputs, strict=True)]
-        values = tuple(
-            torch.cat(column) for column in zip(*(y for _, y in self.replay), targets, strict=True)
+        count = 0 if plan.patience is None else num_held_out(samples)
+        training = samples.without_first(count)
+        batch = Batch(
+            [*self.replay.near(samples.centers, plan.reach, plan.widths(samples.centers)), training]
         )
-        before: Rows = ()
+        stopping = EarlyStopping(self.network, Batch([samples.first(count)]), plan) if count else None
+        for step in range(plan.steps):
+            outputs, error = self._step(batch, plan)
+            if step == 0:
+                before = tuple(y[-len(training.inputs[0]) :] for y in outputs)
+            if stopping is not None and stopping.should_stop():
+                break
+        if stopping is not None:
+            before = concatenate([stopping.before, before])
+            stopping.restore_best()
+        self.network.eval()
+        self.steps += step + 1
+        self.replay.append(samples)
+        return before, error
+
+    def _step(self, batch: Batch, plan: FitPlan) -> tuple[Rows, float]:
+        """Take one step; return the outputs and the loss before it."""
         with torch.enable_grad():
             self.network.train()
-            for step in range(steps):
-                self.optimizer.zero_grad(set_to_none=True)
-                outputs = as_tuple(self.network(*rows))
-                error = _total(loss, outputs, values)
-                if step == 0:
-                    before = tuple(y[-len(inputs[0]) :].detach() for y in outputs)
-                error.backward(inputs=list(self.network.parameters()))
-                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        self.network.eval()
-        self.steps += steps
-        self.replay.append((inputs, targets))
-        return before, error.item()
+            outputs = as_tuple(self.network(*batch.inputs))
+            error = plan.error(outputs, batch)
+            error.backward(inputs=list(self.network.parameters()))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return tuple(y.detach() for y in outputs), error.item()
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function`` (as of ``Module.to``) to the network, the optimiser's state and the replay."""
@@ -81,15 +140,14 @@ class Fit:
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.ndim > 0:
                     state[key] = function(value)
-        moved = [tuple(tuple(map(function, part)) for part in sample) for sample in self.replay]
-        self.replay = deque(moved, maxlen=self.replay.maxlen)  # type: ignore[arg-type]
+        self.replay.move(function)
 
     def state(self) -> dict[str, Any]:
         """Return plain tensors and numbers, loadable with ``weights_only=True``."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "replay": [([*z], [*y]) for z, y in self.replay],
+            "replay": self.replay.state(),
             "steps": self.steps,
         }
 
@@ -97,71 +155,40 @@ class Fit:
         """Restore what `state` returned."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.replay.clear()
-        self.replay.extend((tuple(z), tuple(y)) for z, y in state["replay"])
+        self.replay.load(state["replay"])
         self.steps = state["steps"]
 
 
-def own_copy(network: nn.Module, like: Tensor) -> nn.Module:
-    """Copy a user's network to the device and dtype of the inputs."""
-    return copy.deepcopy(network).to(like.device, like.dtype)
+class EarlyStopping:
+    """Watches a network on held-out samples while it is fitted, and keeps its best state."""
+
+    def __init__(self, network: nn.Module, held_out: Batch, plan: FitPlan) -> None:
+        self._network, self._held_out, self._plan = network, held_out, plan
+        self.before, self._best_error = self._measure()
+        self._best = copy.deepcopy(network.state_dict())
+        self._steps_since = 0
+
+    def should_stop(self) -> bool:
+        """Measure the network as it stands; whether ``patience`` steps have brought nothing."""
+        _, error = self._measure()
+        if error < self._best_error:
+            self._best_error, self._steps_since = error, 0
+            self._best = copy.deepcopy(self._network.state_dict())
+        else:
+            self._steps_since += 1
+        return self._steps_since == self._plan.patience
+
+    def restore_best(self) -> None:
+        """Go back to the state with the least error, that before the fit included."""
+        self._network.load_state_dict(self._best)
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[Rows, float]:
+        outputs = as_tuple(self._network.eval()(*self._held_out.inputs))
+        return outputs, self._plan.error(outputs, self._held_out).item()
 
 
-def default_network(inputs: Rows, outputs: Rows) -> tuple[nn.Module, tuple[Shapes, Shapes]]:
-    """Build a network for the shapes of samples (R, ...), scaled to them."""
-    shapes = [tuple(t.shape[1:]) for t in inputs], [tuple(t.shape[1:]) for t in outputs]
-    network = build_surrogate(*shapes).to(inputs[0].device, inputs[0].dtype)
-    calibrate(network, inputs, outputs)
-    return network, shapes
-
-
-def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) is logits of classes (R, ...)."""
-    if has_classes(prediction, target):
-        return F.cross_entropy(prediction, target.round().long())
-    if prediction.shape != target.shape:
-        raise ValueError(
-            f"the surrogate must return the shape of the wrapped function, {tuple(target.shape)}, or class logits "
-            f"{(target.shape[0], 'C', *target.shape[1:])}; it returned {tuple(prediction.shape)}. Pass another "
-            "surrogate, or loss= and decode="
-        )
-    return F.mse_loss(prediction, target.to(prediction.dtype))
-
-
-def default_decode(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the prediction itself, or the expected class index of its logits."""
-    if not has_classes(prediction, target):
-        return prediction
-    classes = torch.arange(prediction.shape[1], dtype=prediction.dtype, device=prediction.device)
-    return torch.einsum("rc...,c->r...", prediction.softmax(1), classes)
-
-
-def has_classes(prediction: Tensor, target: Tensor) -> bool:
-    """Whether ``prediction`` has one more dimension than ``target``, the second."""
-    return prediction.shape[:1] + prediction.shape[2:] == target.shape and prediction.ndim == target.ndim + 1
-
-
-def measure(prediction: Rows, target: Rows, num_rows: int, loss: float) -> FitQuality | None:
-    """Compare decoded predictions with targets on S B rows around B inputs; None where their shapes differ."""
-    if any(p.shape != t.shape for p, t in zip(prediction, target, strict=True)):
-        return None
-    g, f = (
-        torch.cat([t.reshape(-1, num_rows, t.shape[1:].numel()) for t in rows], 2)
-        for rows in (prediction, target)
-    )
-    value = _relative(g - f, f - f.mean((0, 1)))  # both (S, B, m)
-    gradient = _relative((g - f) - (g - f).mean(0), f - f.mean(0)) if len(f) > 1 else None
-    return FitQuality(value, gradient, loss)
-
-
-def _relative(error: Tensor, scale: Tensor) -> float:
-    return float(error.norm() / scale.norm().clamp(min=torch.finfo(scale.dtype).tiny))
-
-
-def _total(loss: Loss, outputs: Rows, values: Rows) -> Tensor:
-    if len(outputs) != len(values):
-        raise ValueError(
-            f"the surrogate must return one tensor for each of the {len(values)} outputs of the wrapped function, "
-            f"but returned {len(outputs)}"
-        )
-    return torch.stack([loss(g, f) for g, f in zip(outputs, values, strict=True)]).sum()
+def num_held_out(samples: Samples) -> int:
+    """Count the samples around each input that are held out: one in five, and at least two, which have a difference."""
+    S = len(samples.inputs[0]) // samples.num_centers
+    return max(2, S // 5)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ndgrad.estimator import VJPEstimator
+
 
 def positive_int(name: str, value: Any, least: int = 1) -> int:
     """Return ``value`` if it is an integer of at least ``least``."""
@@ -26,4 +28,21 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> Any:
     choices = tuple(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is at least 0 and less than 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a number of at least 0 and less than 1, got {value!r}")
+    return float(value)
+
+
+def vjp_estimator(name: str, value: Any) -> VJPEstimator:
+    """Return ``value`` if it is an estimator whose value is that of the function."""
+    if not isinstance(value, VJPEstimator):
+        hint = ": create it, with parentheses" if isinstance(value, type) else ""
+        raise TypeError(
+            f"{name} must be an ndgrad.VJPEstimator, such as EvolutionStrategy, got {value!r}{hint}"
+        )
     return value

@@ -121,9 +121,8 @@ def wrap(
             dataclasses of them; other arguments (strings, objects) are handed through. Integer results become the
             input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
             Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
-        estimator: an `Estimator`, or the snake-case name of one, built with its defaults: ``"finite_difference"``,
-            ``"evolution_strategy"``, ``"score_function"``, ``"diff_bypass"``, ``"perturbed_optimizer"``,
-            ``"straight_through"``. Others have arguments without a default.
+        estimator: an `Estimator`, or the name of one in ``ndgrad.ESTIMATORS`` (``"evolution_strategy"``,
+            ``"diff_bypass"``), built with its defaults; those with arguments that have none need an instance.
         parameters: names and initial values of keywords of ``fn`` that are trained, too: a threshold, a weight, a
             step. They become ``Parameter``s of the module (``module.threshold``), and ``fn`` is handed one copy for
             each row, (R, *shape), in the dtype of the first input; a single point without rows, (*shape). An
@@ -243,18 +242,19 @@ def _as_estimator(estimator: Any) -> Estimator:
     if isinstance(estimator, str):
         if estimator not in ESTIMATORS:
             raise ValueError(
-                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, got {estimator!r}"
+                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, or an instance, got {estimator!r}"
             )
         estimator = _by_name(ESTIMATORS[estimator])
     if not isinstance(estimator, Estimator):
         hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
         raise TypeError(f"estimator must be an ndgrad.Estimator or a name, got {estimator!r}{hint}")
-    if estimator in _owned:
+    parts = [part for part in estimator.modules() if isinstance(part, Estimator)]  # it and what it holds
+    if any(part in _owned for part in parts):
         raise ValueError(
             f"this {type(estimator).__name__} already belongs to another wrapped function, whose random numbers and "
             "fitted network it would share; give each its own: copy.deepcopy(estimator)"
         )
-    _owned.add(estimator)
+    _owned.update(parts)
     return estimator
 
 

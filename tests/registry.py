@@ -27,13 +27,16 @@ import torch
 import ndgrad
 from ndgrad import (
     AdaptiveSigma,
+    Averaged,
     BlackboxInterpolation,
+    ControlVariate,
     DiffBypass,
     Estimator,
     EvolutionStrategy,
     FiniteDifference,
     ImplicitMLE,
     LeastSquares,
+    Mixture,
     PerturbedOptimizer,
     ScoreFunction,
     StraightThrough,
@@ -81,6 +84,14 @@ def _straight_through(num_samples: int, sigma: float, **settings: Any) -> Estima
     return StraightThrough(**settings)
 
 
+def _averaged(num_samples: int, sigma: float, **options: Any) -> Estimator:
+    return Averaged(EvolutionStrategy(num_samples, sigma, directions="gaussian", **options), repeats=2)
+
+
+def _mixture(num_samples: int, sigma: float) -> Estimator:
+    return Mixture(EvolutionStrategy(num_samples, sigma), DiffBypass(sigma=sigma, num_samples=0, fit_steps=2))
+
+
 def _partial_block(n: int, S: int, c: float) -> float:
     r = S % n
     return (n / S) ** 2 * (r / n) * (1 - r / n)
@@ -94,6 +105,7 @@ _mean = {"per_value": lambda S: S}
 _gaussian = {"fourth_moment": lambda n: 3.0}
 _fixed_norm = {"fourth_moment": lambda n: 3.0 * n / (n + 2)}
 _es = EvolutionStrategy
+_control = partial(ControlVariate, fit_steps=1, surrogate_samples=2)
 _single = partial(EvolutionStrategy, antithetic=False)
 _far = (-200.0, 300.0)  # bounds that no probe of the tests reaches: everything is as without them
 
@@ -169,6 +181,16 @@ VARIANTS: dict[str, Variant] = {
     "ls-gaussian": Variant(partial(LeastSquares, directions="gaussian"), lambda n, S: 2 * S, _projection),
     "ls-adaptive": Variant(partial(_adaptive, LeastSquares), lambda n, S: 2 * S, _projection, **_fixed_norm),
     "bypass": Variant(DiffBypass, lambda n, S: S),
+    "bypass-difference": Variant(
+        partial(DiffBypass, replay=2, trust_region=1.0, match="difference"), lambda n, S: S
+    ),
+    "averaged-gaussian": Variant(
+        _averaged, lambda n, S: 4 * S, lambda n, S, c: (n + 1) / (2 * S), **_gaussian
+    ),
+    # closed forms of later calls, in which there is a control variate, are in test_control_variate.py
+    "control-variate": Variant(_control, lambda n, S: 2 * S),
+    "control-variate-loo": Variant(partial(_control, antithetic=False), lambda n, S: S),
+    "mixture": Variant(_mixture, lambda n, S: 4 * S),
     "perturbed-gaussian-loo": Variant(
         PerturbedOptimizer, lambda n, S: 0, lambda n, S, c: (n + 1) / (S - 1), **_gaussian, **_mean
     ),
@@ -207,4 +229,4 @@ SAMPLING = {name: variant for name, variant in VARIANTS.items() if variant.fourt
 def unregistered() -> set[type[Estimator]]:
     """Return the public estimators that no variant builds."""
     built = {type(variant.make(num_samples=3, sigma=0.3)) for variant in VARIANTS.values()}
-    return set(ndgrad.ESTIMATORS.values()) - built
+    return {*ndgrad.ESTIMATORS.values(), *ndgrad.WRAPPERS} - built

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ndgrad import EvolutionStrategy
-from ndgrad.coordinates import as_setting, columns, positive
+from ndgrad.coordinates import as_setting, columns, per_input, positive
 
 
 def probe(estimator: EvolutionStrategy, *shapes: tuple[int, ...]) -> None:
@@ -62,3 +62,14 @@ def test_bounds_are_those_of_the_inputs_dtype() -> None:
     x = torch.full((2, 3), 0.7).clamp(max=0.1).requires_grad_()
     EvolutionStrategy(3, bounds=(-math.inf, 0.1))(lambda z: z.sum(1), x).sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_numbers_of_each_input_broadcast_against_its_rows() -> None:
+    x, p = torch.zeros(7, 2, 3, dtype=torch.float64), torch.zeros(7)
+    assert per_input(0.3, (x, p)) == (0.3, 0.3)
+    first, second = per_input(as_setting("sigma", (torch.tensor([[0.1], [0.2]]), 2), positive), (x, p))
+    assert first.shape == (1, 2, 3)
+    torch.testing.assert_close(first[0], torch.tensor([[0.1] * 3, [0.2] * 3], dtype=torch.float64))
+    torch.testing.assert_close(second, torch.tensor([2.0]))
+    (row,) = per_input(as_setting("sigma", torch.tensor([0.1, 0.2, 0.4]), positive), (x,))
+    torch.testing.assert_close(row, torch.tensor([[0.1, 0.2, 0.4]] * 2, dtype=torch.float64)[None])

@@ -214,7 +214,7 @@ def test_straight_through_survives_checkpointing() -> None:
     for use in (False, True):
         torch.manual_seed(3)
         box = ndgrad.wrap(sines, estimator=DiffBypass(linear(), num_samples=3))
-        box.estimator._template[0].load_state_dict(
+        box.estimator.bypass.template.load_state_dict(
             {"weight": torch.full((2, 3), 0.2), "bias": torch.zeros(2)}
         )
         torch.manual_seed(4)
@@ -287,9 +287,9 @@ def test_to_moves_network_optimiser_and_replay() -> None:
     x, v = torch.randn(4, 3), torch.randn(4, 2)
     estimate(estimator, sines, x, v)
     estimator.double()
-    fit = estimator._fits[0]
+    fit = estimator.bypass.fit
     assert {t.dtype for s in fit.optimizer.state.values() for t in s.values() if t.ndim} == {torch.float64}
-    assert fit.replay[0][0][0].dtype == torch.float64
+    assert fit.replay[0].inputs[0].dtype == torch.float64
     assert estimate(estimator, sines, x.double(), v.double()).dtype == torch.float64
     assert estimate(estimator, sines, x, v).dtype == torch.float32, "the network follows its inputs"
 
@@ -339,7 +339,7 @@ def test_quality_without_a_common_language_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sigma": 0}, {"num_samples": 0}, {"fit_steps": 0}, {"replay": -1}, {"forward": "around"}]
+    "bad", [{"sigma": 0}, {"num_samples": -1}, {"fit_steps": 0}, {"replay": -1}, {"forward": "around"}]
 )
 def test_bad_arguments(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
@@ -349,3 +349,199 @@ def test_bad_arguments(bad: dict[str, object]) -> None:
 def test_repr() -> None:
     assert "surrogate=Linear, sigma=0.3" in repr(DiffBypass(linear(), sigma=0.3))
     assert "surrogate=default" in repr(DiffBypass())
+
+
+class Recorded:
+    """A loss that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, g: Tensor, f: Tensor) -> Tensor:
+        self.calls.append((g.detach(), f))
+        return (g - f).square().mean()
+
+
+def test_trust_region_keeps_inputs_near_the_current_ones() -> None:
+    """Distances per coordinate in units of sigma, to the nearest current input; with all samples of an input."""
+    sigma, n, loss = 0.3, 4, Recorded()
+    estimator = DiffBypass(
+        linear(n), sigma, 3, fit_steps=1, replay=5, trust_region=1.5, loss=loss, forward="bypass"
+    )
+    old = torch.stack([torch.zeros(n), torch.full((n,), 10.0), torch.full((n,), 20.0)])
+    current = torch.stack([old[1] + 1.49 * sigma, old[0] - 1.51 * sigma])  # within reach of the second only
+    for x in (old, current):
+        estimator(lambda z: z[:, :2], x.requires_grad_())
+    (_, first), (_, second) = loss.calls
+    assert len(first) == 3 * 3
+    assert len(second) == 3 + 3 * 2
+    torch.testing.assert_close(second[:3], first.reshape(3, 3, 2)[:, 1])
+    assert len(estimator.bypass.fit.replay) == 2, "what is out of reach now may come into reach again"
+    estimator(lambda z: z[:, :2], (old[2:] + 0.1).detach().requires_grad_())
+    assert len(loss.calls[2][1]) == 3 + 3
+    estimator(lambda z: z[:, :2], torch.full((1, n), -50.0, requires_grad=True))
+    assert len(loss.calls[3][1]) == 3
+
+
+def test_matching_differences_ignores_the_value() -> None:
+    """An offset of its own for each input changes nothing; around an input, samples less their mean are compared."""
+    grads = []
+    x, v = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    for offset in (0.0, 30.0):
+        torch.manual_seed(2)
+        shift = offset * torch.arange(4.0, dtype=torch.float64).unsqueeze(1)
+        estimator = DiffBypass(linear().double(), num_samples=5, sigma=0.3, replay=2, match="difference")
+        estimator.bypass.template.load_state_dict(
+            {"weight": torch.full((2, 3), 0.2), "bias": torch.full((2,), 7.0)}
+        )
+        for _ in range(3):
+            grad = estimate(estimator, lambda z, shift=shift: sines(z) + shift.repeat(len(z) // 4, 1), x, v)
+        grads.append(grad)
+        torch.testing.assert_close(estimator.network.bias, torch.full((2,), 7.0, dtype=torch.float64))
+    torch.testing.assert_close(*grads)
+
+
+def test_differences_are_centred_around_each_input_of_each_call() -> None:
+    loss = Recorded()
+    estimator = DiffBypass(
+        linear(), num_samples=3, fit_steps=1, replay=1, match="difference", loss=loss, decode=torch.exp
+    )
+    seen = []
+
+    def f(z: Tensor) -> Tensor:
+        seen.append(z)
+        return sines(z)
+
+    for B in (4, 5):
+        network = copy.deepcopy(estimator.network)
+        estimate(estimator, f, torch.randn(B, 3), torch.randn(B, 2))
+    groups = []
+    for B, value, probes in ((4, seen[0], seen[1]), (5, seen[2], seen[3])):
+        groups.append((B, torch.cat([probes, value])))
+    for which, function in enumerate((lambda z: network(z).exp(), sines)):
+        parts = [function(z).reshape(4, B, 2) for B, z in groups]
+        expected = torch.cat([(p - p.mean(0)).reshape(-1, 2) for p in parts])
+        torch.testing.assert_close(loss.calls[1][which], expected.detach())
+
+
+def test_differences_of_class_logits_are_those_of_the_expected_index() -> None:
+    estimator = DiffBypass(logits(), num_samples=6, sigma=0.4, match="difference")
+    grad = estimate(estimator, lambda z: indices(z).float(), torch.randn(4, 3), torch.randn(4, 2))
+    assert grad.shape == (4, 3)
+    single = DiffBypass(nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), num_samples=4, match="difference")
+    assert estimate(single, lambda z: z.sum(1), torch.randn(4, 3), torch.randn(4)).shape == (4, 3)
+    two = ndgrad.wrap(lambda z: (z, z), estimator=DiffBypass(linear(3, 3), num_samples=3, match="difference"))
+    with pytest.raises(ValueError, match="one tensor for each of the 2 outputs"):
+        two(torch.randn(4, 3, requires_grad=True))[0].sum().backward()
+
+
+def test_early_stopping_returns_to_the_best_state_on_held_out_samples() -> None:
+    """Ascent instead of descent: every step is worse, so patience ends the fit where it began."""
+    ascent = functools.partial(torch.optim.SGD, lr=0.05, maximize=True)
+    estimator = DiffBypass(linear(), num_samples=10, sigma=0.3, fit_steps=50, patience=3, optimizer=ascent)
+    before = copy.deepcopy(estimator.network.state_dict())
+    estimate(estimator, sines, torch.randn(4, 3), torch.randn(4, 2))
+    assert estimator.bypass.fit.steps == 3
+    torch.testing.assert_close(dict(estimator.network.state_dict()), dict(before), rtol=0, atol=0)
+
+
+def test_early_stopping_lets_a_useful_fit_run_and_holds_out_a_fifth() -> None:
+    loss = Recorded()
+    descent = functools.partial(torch.optim.SGD, lr=0.02)
+    estimator = DiffBypass(
+        linear(), num_samples=15, sigma=0.7, fit_steps=6, patience=2, optimizer=descent, loss=loss, replay=1
+    )
+    estimate(estimator, lambda z: z @ torch.ones(3, 2), torch.randn(4, 3), torch.randn(4, 2))
+    sizes = [len(g) for g, _ in loss.calls]
+    held_out, training = 3 * 4, 12 * 4 + 4  # of 15 samples and the value
+    assert sizes == [held_out, *[training, held_out] * 6]
+    errors = [float((g - f).square().mean()) for g, f in loss.calls if len(g) == held_out]
+    assert errors == sorted(errors, reverse=True)
+    assert estimator.bypass.fit.steps == 6
+    with torch.no_grad():
+        g = estimator.network(estimator.bypass.fit.replay[0].inputs[0][:held_out])
+    torch.testing.assert_close(g, loss.calls[-1][0])
+    assert len(estimator.bypass.fit.replay[0].inputs[0]) == held_out + training
+    assert estimator.quality.gradient_error is not None
+
+
+def test_early_stopping_counts_steps_since_the_best() -> None:
+    """Held-out errors 9, then 8, 8.5, 7, 7, 7.1: patience 2 ends after the fifth step, at the third one's state."""
+    errors = iter([9.0, 8.0, 8.5, 7.0, 7.0, 7.1, 1.0])
+
+    def loss(g: Tensor, f: Tensor) -> Tensor:
+        return torch.tensor(next(errors)) if len(g) == 8 else (g - f).square().mean()
+
+    estimator = DiffBypass(linear(), num_samples=5, fit_steps=50, patience=2, loss=loss)
+    weights = []
+    step = torch.optim.Adam.step
+
+    def watched(self: torch.optim.Optimizer) -> None:
+        step(self)
+        weights.append(self.param_groups[0]["params"][0].detach().clone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", watched)
+        estimate(estimator, sines, torch.randn(4, 3), torch.randn(4, 2))
+    assert len(weights) == 5
+    torch.testing.assert_close(estimator.network.weight.detach(), weights[2], rtol=0, atol=0)
+
+
+def test_held_out_samples_are_measured_in_eval_mode_without_training_statistics() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+    estimator = DiffBypass(network, num_samples=10, fit_steps=4, patience=10)
+    estimate(estimator, sines, torch.randn(4, 3), torch.randn(4, 2))
+    assert estimator.network[1].num_batches_tracked <= 4
+    assert not estimator.network.training
+
+
+def test_observed_evaluations_are_all_that_is_fitted_without_samples_of_its_own() -> None:
+    box = ndgrad.wrap(sines, estimator=DiffBypass(linear(), num_samples=0, fit_steps=7, replay=2))
+    x = torch.randn(4, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="after observe"):
+        box(x).sum().backward()
+    probes = torch.randn(12, 3)
+    box.estimator.observe((x.detach(),), (probes,), (sines(probes),))
+    fit, count = box.estimator.bypass.fit, box.num_evaluations
+    assert fit.steps == 7
+    torch.testing.assert_close(fit.replay[0].inputs[0], probes)
+    v = torch.randn(4, 2)
+    (grad,) = torch.autograd.grad(box(x), x, v)
+    torch.testing.assert_close(grad, v @ box.estimator.network.weight)
+    assert (fit.steps, box.num_evaluations) == (7, count + 4)
+    box.eval()
+    box.estimator.observe((x.detach(),), (probes,), (sines(probes),))
+    box.train()
+    box.estimator.observe((x.detach()[:0],), (probes[:0],), (sines(probes)[:0],))
+    assert fit.steps == 7
+
+
+@pytest.mark.parametrize(("mode", "evaluate_in"), [("straight_through", "forward"), ("bypass", "backward")])
+def test_two_calls_before_one_backward_pass(mode: str, evaluate_in: str) -> None:
+    """Each call's gradient is that of the network as it was fitted by then."""
+    estimator = DiffBypass(
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), num_samples=3, forward=mode
+    )
+    x, v, expected, outputs = torch.randn(4, 3, requires_grad=True), torch.randn(4, 2), 0.0, []
+    for _ in range(2):
+        outputs.append(estimator(sines, x, evaluate_in=evaluate_in))
+        network, z = copy.deepcopy(estimator.network), x.detach().clone().requires_grad_()
+        expected = expected + torch.autograd.grad(network(z), z, v)[0]
+    torch.testing.assert_close(torch.autograd.grad(sum(outputs), x, v)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"trust_region": 0.0}, "trust_region must be"),
+        ({"match": "slope"}, "match must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"patience": 5, "num_samples": 3}, "num_samples >= 4, got 3"),
+        ({"match": "difference", "forward": "bypass"}, "match='value'"),
+        ({"num_samples": 0, "forward": "bypass"}, "num_samples >= 1; got 0"),
+    ],
+)
+def test_bad_options(bad: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiffBypass(**bad)
+    DiffBypass(num_samples=0, patience=5)

@@ -94,9 +94,10 @@ def replicates(make: Callable[[], ndgrad.Estimator], calls: int) -> tuple[Tensor
     return torch.stack([g.sum(0) for g, _ in grads]), torch.stack([g for _, g in grads]), x.detach(), v
 
 
-@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.parametrize("name", [name for name in SAMPLING if "adaptive" not in name])
 def test_sampling_estimators(name: str) -> None:
     """The smoothing of x and p together: E (p + s e) (x + s e')^2 has the p-derivative x^2 + s^2 E e^2 e'^2."""
+    # an adaptive width, which is another in every call, has no closed form
     variant, sigma = SAMPLING[name], 0.8  # wide, so that its square is seen
     dx, dp, x, v = replicates(lambda: variant.make(num_samples=S, sigma=sigma), 400)
     mixed = 1.0 if "rademacher" in name else variant.fourth_moment(n + 1) / 3  # E e_i^2 e_j^2, both norms

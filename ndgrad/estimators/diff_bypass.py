@@ -10,24 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from ndgrad.autograd import attach
-from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple
-from ndgrad.fitting import (
-    Fit,
-    FitQuality,
-    Loss,
-    default_decode,
-    default_loss,
-    default_network,
-    measure,
-    own_copy,
-)
+from ndgrad.bypass import Bypass, network_vjp
+from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
+from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, VJPEstimator, as_tuple
+from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss
+from ndgrad.fitting import FitPlan
+from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import gaussian
-from ndgrad.scales import Scales, read_scales, scales_of
-from ndgrad.surrogates import build_surrogate
-from ndgrad.validation import one_of, positive_int
+from ndgrad.validation import one_of, positive_float, positive_int
 
 
-class DiffBypass(Estimator):
+class DiffBypass(VJPEstimator):
     r"""Gradient of a network g fitted to the function around the current input.
 
     .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S
@@ -51,10 +44,10 @@ class DiffBypass(Estimator):
             for one map (at least 8 x 8) and up to 16 numbers beside it, else a perceptron with two hidden
             layers of 128.
         sigma: sigma > 0, width of the exploration, in units of the input: a number, a tensor that broadcasts
-            against one row of a single input, or a tuple with one of them for each differentiated input: first
-            those among the arguments, then the parameters of ``wrap(parameters=...)``, both in their order.
-        num_samples: S >= 1.
-        fit_steps: K >= 1.
+            to the row of a single input, or a tuple with one of these for each differentiated input, first
+            those among the arguments, then the parameters of ``wrap(parameters=...)``.
+        num_samples: S >= 0. With 0 it draws nothing and is fitted by `observe` alone.
+        fit_steps: K >= 1, an upper limit where ``patience`` is given.
         loss: ``loss(g(z), f(z))`` to a scalar, for each output. None: mean squared error where shapes agree,
             cross-entropy where g returns class logits (R, C, ...) for indices (R, ...).
         replay: how many earlier calls' evaluations stay in the fit. They cost memory and time, no
@@ -67,11 +60,21 @@ class DiffBypass(Estimator):
             logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
         generator: source of the noise, on the input's device; None for torch's global one.
+        trust_region: r > 0: of the replayed calls, only the inputs (with all their samples) stay in the fit whose
+            root-mean-square distance per coordinate from the nearest current input is at most r sigma. A
+            sample lies about sigma from its own input by this measure. None trusts all.
+        match: ``"value"``, or ``"difference"``: the loss compares g with f after subtracting from each its mean
+            over the samples around the same input. What the values of different inputs say is ignored, and
+            the whole fit goes into the slope; the value of g and ``quality.value_error`` then mean nothing.
+        patience: hold one sample in five (at least two) out of each fit, stop after so many steps without a
+            lower loss there, and return to the best state met, the one before the fit included. The
+            held-out samples join later fits through the replay. None takes all K steps.
 
     ``quality`` holds a `FitQuality` after each fit, ``network`` the fitted network.
 
     Raises:
-        ValueError: for an argument out of range, or shapes of g and f that no loss was given for.
+        ValueError: for an argument out of range, options that exclude each other, or shapes of g and f that no
+            loss was given for.
         RuntimeError: for a gradient in eval mode before any fit; for ``forward="bypass"`` inside activation
             checkpointing or ``torch.func``, which would fit twice.
 
@@ -93,7 +96,7 @@ class DiffBypass(Estimator):
     def __init__(
         self,
         surrogate: nn.Module | None = None,
-        sigma: Scales = 0.05,
+        sigma: Setting = 0.05,
         num_samples: int = 10,
         fit_steps: int = 10,
         loss: Loss | None = None,
@@ -102,22 +105,27 @@ class DiffBypass(Estimator):
         decode: Callable[[Any], Tensor] | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         generator: torch.Generator | None = None,
+        trust_region: float | None = None,
+        match: str = "value",
+        patience: int | None = None,
     ) -> None:
         super().__init__()
-        self.sigma = read_scales("sigma", sigma)
-        self.num_samples = positive_int("num_samples", num_samples)
-        self.fit_steps = positive_int("fit_steps", fit_steps)
-        self.replay = positive_int("replay", replay, least=0)
+        self.sigma = as_setting("sigma", sigma, positive)
+        self.num_samples = positive_int("num_samples", num_samples, least=0)
         self.mode = one_of("forward", forward, ("straight_through", "bypass"))
-        self.loss = default_loss if loss is None else loss
-        self.decode = decode
-        self.optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
         self.generator = generator
-        self.quality: FitQuality | None = None
-        self._shapes: Any = None  # of a default network, kept so that it can be built again from a state dict
-        # in a list, so that torch registers neither: parameters(), DDP and requires_grad_() must not reach them
-        self._template = [surrogate]
-        self._fits: list[Fit] = []
+        plan = FitPlan(
+            steps=positive_int("fit_steps", fit_steps),
+            loss=default_loss if loss is None else loss,
+            decode=functools.partial(decoded, decode),
+            match=one_of("match", match, ("value", "difference")),
+            reach=None if trust_region is None else positive_float("trust_region", trust_region),
+            widths=functools.partial(per_input, self.sigma),
+            patience=None if patience is None else positive_int("patience", patience),
+        )
+        _check(forward, match, patience, num_samples)
+        optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
+        self.bypass = Bypass(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
 
     @property
     def wants_constant_inputs(self) -> bool:  # type: ignore[override]
@@ -127,22 +135,32 @@ class DiffBypass(Estimator):
     @property
     def network(self) -> nn.Module | None:
         """The fitted network; None before the first call of a default one."""
-        return self._fits[0].network if self._fits else self._template[0]
+        return self.bypass.network
+
+    @property
+    def quality(self) -> FitQuality | None:
+        """How well the network predicted the last call's samples before it was fitted to them."""
+        return self.bypass.quality
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)`` or, while training with ``forward="bypass"``, ``g(x)``; see `Estimator.forward`."""
         if self.mode == "bypass" and self.training:
             return self._bypass(f, inputs)
-        return attach(f, inputs, lambda x, y: self._linearize(f, x, y), evaluate_in)
+        return super().forward(f, *inputs, evaluate_in=evaluate_in)
 
-    def _linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
-        """Fit in training, then differentiate the network at the inputs."""
+    def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
+        """Fit in training, then differentiate the network at the inputs; see `VJPEstimator.linearize`."""
         if inputs[0].shape[0] == 0:
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
-        if self.training:
+        if self.training and self.num_samples:
             self._fit(f, inputs, outputs)
-        decode = lambda prediction: self._decoded(as_tuple(prediction), outputs)  # noqa: E731
-        return _network_vjp(self._fitted(inputs[0]), inputs, decode)[1]
+        decode = lambda prediction: self.bypass.plan.decode(as_tuple(prediction), outputs)  # noqa: E731
+        return network_vjp(self.bypass.frozen(inputs[0]), inputs, decode)[1]
+
+    def observe(self, inputs: Rows, probes: Rows, values: Rows) -> None:
+        """Fit to evaluations that were made for something else; see `Estimator.observe`."""
+        if self.training and inputs[0].shape[0] > 0:
+            self.bypass.learn(Samples(probes, values, inputs))
 
     def _bypass(self, f: RowFunction, inputs: Rows) -> Tensor | Rows:
         """Fit in forward and go on from the network's own output."""
@@ -156,7 +174,7 @@ class DiffBypass(Estimator):
             )
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and inputs[0].shape[0] > 0:
             self._fit(f, tuple(x.detach() for x in inputs), None)
-        outputs, pullback = _network_vjp(self._fitted(inputs[0]), inputs)
+        outputs, pullback = network_vjp(self.bypass.frozen(inputs[0]), inputs)
         values = outputs.detach() if isinstance(outputs, Tensor) else tuple(y.detach() for y in outputs)
         return attach(lambda *_: values, inputs, lambda *_: pullback)
 
@@ -169,99 +187,52 @@ class DiffBypass(Estimator):
             ]
             probes = tuple(
                 (x + sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
-                for x, e, sigma in zip(inputs, noise, scales_of("sigma", self.sigma, inputs), strict=True)
+                for x, e, sigma in zip(inputs, noise, per_input(self.sigma, inputs), strict=True)
             )  # (S B, ...)
             values = as_tuple(f(*probes))
-        rows, targets = (
-            (probes, values) if outputs is None else (_append(probes, inputs), _append(values, outputs))
-        )
-        if not self._fits:
-            self._build(rows, targets)
-        self._match(inputs[0])
-        before, loss = self._fits[0].run(rows, targets, self.fit_steps, self.loss)
-        self.quality = measure(self._decoded(before, targets), targets, inputs[0].shape[0], loss)
-
-    def _build(self, rows: Rows, targets: Rows) -> None:
-        network = self._template[0]
-        if network is None:
-            network, self._shapes = default_network(rows, targets)
-        else:
-            network = own_copy(network, rows[0])
-        self._fits.append(Fit(network, self.optimizer, self.replay))
-
-    def _fitted(self, like: Tensor) -> nn.Module:
-        if not self._fits:
-            raise RuntimeError(
-                "the bypass network was never fitted, so it has no gradient to give; call the module in train mode "
-                "first (module.train()), or load a state dict"
-            )
-        self._match(like)
-        return self._fits[0].network.eval()
-
-    def _match(self, like: Tensor) -> None:
-        """Follow the inputs to their device and dtype."""
-        parameter = next(self._fits[0].network.parameters(), like)
-        if (parameter.device, parameter.dtype) != (like.device, like.dtype):
-            self._fits[0].move(lambda t: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype))
-
-    def _decoded(self, predictions: Rows, targets: Rows) -> Rows:
-        if self.decode is not None:
-            return tuple(self.decode(g) for g in predictions)
-        return tuple(default_decode(g, y) for g, y in zip(predictions, targets, strict=True))
+        if outputs is not None:
+            probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
+        self.bypass.learn(Samples(probes, values, inputs))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        for fit in self._fits:
-            fit.move(fn)
+        self.bypass.move(fn)
         return super()._apply(fn, recurse)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return network, optimiser, replay and generator as plain tensors and numbers."""
-        return {
-            "fit": self._fits[0].state() if self._fits else None,
-            "shapes": self._shapes,
-            "generator": None if self.generator is None else self.generator.get_state(),
-        }
+        generator = None if self.generator is None else self.generator.get_state()
+        return self.bypass.state() | {"generator": generator}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore `get_extra_state`, building a default network that was not called yet."""
         if self.generator is not None and state["generator"] is not None:
             self.generator.set_state(state["generator"].cpu())
-        self._fits.clear()
-        if state["fit"] is None:
-            return
-        sample = next((t for t in state["fit"]["network"].values() if t.is_floating_point()), torch.zeros(()))
-        if self._template[0] is not None:
-            network = own_copy(self._template[0], sample)
-        else:
-            self._shapes = state["shapes"]
-            network = build_surrogate(*self._shapes).to(sample.device, sample.dtype)
-        self._fits.append(Fit(network, self.optimizer, self.replay))
-        self._fits[0].load(state["fit"])
+        self.bypass.load(state)
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        name = "default" if self._template[0] is None else type(self._template[0]).__name__
-        return (
-            f"surrogate={name}, sigma={self.sigma}, num_samples={self.num_samples}, fit_steps={self.fit_steps}, "
-            f"replay={self.replay}, forward={self.mode!r}"
+        plan = self.bypass.plan
+        settings = show(
+            sigma=self.sigma,
+            num_samples=self.num_samples,
+            fit_steps=plan.steps,
+            replay=self.bypass.replay,
+            forward=self.mode,
+            trust_region=plan.reach,
+            match=plan.match,
+            patience=plan.patience,
         )
+        return f"surrogate={self.bypass.name()}, {settings}"
 
 
-def _network_vjp(
-    network: nn.Module, inputs: Rows, decode: Callable[[Any], Any] = lambda prediction: prediction
-) -> tuple[Any, Pullback]:
-    """Return ``decode(network(*inputs))`` and its pullback to the inputs; parameters receive no gradient."""
-    with torch.enable_grad():
-        x = tuple(t.detach().requires_grad_() for t in inputs)
-        outputs = decode(network(*x))
-
-    def pullback(cotangents: Rows) -> Rows:
-        y = as_tuple(outputs)
-        v = tuple(c.to(t.dtype) for c, t in zip(cotangents, y, strict=True))
-        return torch.autograd.grad(y, x, v, retain_graph=True, materialize_grads=True)
-
-    return outputs, pullback
-
-
-def _append(rows: Rows, more: Rows) -> Rows:
-    return tuple(torch.cat([a, b.to(a.dtype)]) for a, b in zip(rows, more, strict=True))
+def _check(mode: str, match: str, patience: int | None, num_samples: int) -> None:
+    if mode == "bypass" and match == "difference":
+        raise ValueError(
+            "forward='bypass' hands on the network's value, which match='difference' leaves free; type match='value'"
+        )
+    if mode == "bypass" and num_samples == 0:
+        raise ValueError("forward='bypass' fits on samples of its own, num_samples >= 1; got 0")
+    if patience is not None and 0 < num_samples < 4:
+        raise ValueError(
+            f"patience holds samples out of the fit and needs num_samples >= 4, got {num_samples}"
+        )

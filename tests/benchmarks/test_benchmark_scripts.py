@@ -54,5 +54,8 @@ def test_descent_path_results(tmp_path):
     config = descent_path.Config(steps=2, pairs=100, fit_steps=1, replay=1, width=8, seeds=2, out=tmp_path)
     results = descent_path.main(config)
     assert all(len(values) == 2 for values in results["relative_squared_errors"].values())
-    assert results["ratio_to_leave_one_out"] > 0
+    assert results["ratios"].keys() == descent_path.REQUIREMENTS.keys()
+    errors = {name: sum(values) for name, values in results["relative_squared_errors"].items()}
+    for name, (base, _) in descent_path.REQUIREMENTS.items():
+        assert results["ratios"][name] == pytest.approx(errors[name] / errors[base])
     assert json.loads((tmp_path / "descent_path.json").read_text()) == results

@@ -1,0 +1,135 @@
+"""The network of the bypass estimators, hidden from everybody else's optimiser, with its state and its fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ndgrad.estimator import Pullback, Rows, as_tuple
+from ndgrad.fit_losses import FitQuality, measure
+from ndgrad.fitting import Fit, FitPlan
+from ndgrad.replay import Samples
+from ndgrad.surrogates import Shapes, build_surrogate, calibrate
+
+
+class Bypass:
+    """A network that is built on its first samples, fitted call by call, and differentiated in between.
+
+    No Module, so that ``parameters()``, DDP and ``requires_grad_()`` of the estimator that holds it do not reach it;
+    the estimator hands on its ``_apply`` to `move` and its extra state to `state` and `load`.
+    """
+
+    def __init__(
+        self,
+        surrogate: nn.Module | None,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        replay: int,
+        plan: FitPlan,
+    ) -> None:
+        self.template = surrogate
+        self.optimizer = optimizer
+        self.replay = replay
+        self.plan = plan
+        self.fit: Fit | None = None
+        self.quality: FitQuality | None = None
+        self._shapes: tuple[Shapes, Shapes] | None = (
+            None  # of a default network, to build it from a state dict
+        )
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The fitted network; None before the first call of a default one."""
+        return self.fit.network if self.fit is not None else self.template
+
+    def learn(self, samples: Samples) -> None:
+        """Fit to these samples and the replayed ones."""
+        fit = self._match(samples.inputs[0], self.fit or self._build(samples))
+        before, loss = fit.run(samples, self.plan)
+        self.quality = measure(
+            self.plan.decode(before, samples.targets), samples.targets, samples.num_centers, loss
+        )
+
+    def frozen(self, like: Tensor) -> nn.Module:
+        """Return a copy of the network in eval mode, on the device and in the dtype of ``like``.
+
+        A copy, because a pullback may be called after later fits have changed the network.
+        """
+        if self.fit is None:
+            raise RuntimeError(
+                "the bypass network was never fitted, so it has no gradient to give; call the module in train mode "
+                "first (module.train()), with num_samples >= 1 or after observe, or load a state dict"
+            )
+        network = self._match(like, self.fit).network
+        return copy.deepcopy(network).requires_grad_(False).eval()
+
+    def _build(self, samples: Samples) -> Fit:
+        rows, targets = samples.inputs, samples.targets
+        if self.template is None:
+            self._shapes = _row_shapes(rows), _row_shapes(targets)
+            network = build_surrogate(*self._shapes).to(rows[0].device, rows[0].dtype)
+            calibrate(network, rows, targets)
+        else:
+            network = self._own_copy(rows[0])
+        self.fit = Fit(network, self.optimizer, self.replay)
+        return self.fit
+
+    def _own_copy(self, like: Tensor) -> nn.Module:
+        return copy.deepcopy(self.template).to(like.device, like.dtype)  # type: ignore[union-attr]
+
+    def _match(self, like: Tensor, fit: Fit) -> Fit:
+        """Follow the inputs to their device and dtype."""
+        parameter = next(fit.network.parameters(), like)
+        if (parameter.device, parameter.dtype) != (like.device, like.dtype):
+            fit.move(lambda t: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype))
+        return fit
+
+    def move(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Apply ``function`` (as of ``Module.to``) to all that the fit holds."""
+        if self.fit is not None:
+            self.fit.move(function)
+
+    def state(self) -> dict[str, Any]:
+        """Return network, optimiser and replay as plain tensors and numbers."""
+        return {"fit": None if self.fit is None else self.fit.state(), "shapes": self._shapes}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore `state`, building a default network that was not called yet."""
+        self.fit = None
+        if state["fit"] is None:
+            return
+        sample = next((t for t in state["fit"]["network"].values() if t.is_floating_point()), torch.zeros(()))
+        if self.template is not None:
+            network = self._own_copy(sample)
+        else:
+            self._shapes = state["shapes"]
+            network = build_surrogate(*state["shapes"]).to(sample.device, sample.dtype)
+        self.fit = Fit(network, self.optimizer, self.replay)
+        self.fit.load(state["fit"])
+
+    def name(self) -> str:
+        """Say what network this is, for a repr."""
+        return "default" if self.template is None else type(self.template).__name__
+
+
+def network_vjp(
+    network: Callable[..., Any], inputs: Rows, decode: Callable[[Any], Any] = lambda prediction: prediction
+) -> tuple[Any, Pullback]:
+    """Return ``decode(network(*inputs))`` and its pullback to the inputs; parameters receive no gradient."""
+    with torch.enable_grad():
+        x = tuple(t.detach().requires_grad_() for t in inputs)
+        outputs = decode(network(*x))
+
+    def pullback(cotangents: Rows) -> Rows:
+        y = as_tuple(outputs)
+        v = tuple(c.to(t.dtype) for c, t in zip(cotangents, y, strict=True))
+        return torch.autograd.grad(y, x, v, retain_graph=True, materialize_grads=True)
+
+    return outputs, pullback
+
+
+def _row_shapes(tensors: Rows) -> Shapes:
+    return [tuple(t.shape[1:]) for t in tensors]

@@ -1,0 +1,92 @@
+"""What a bypass network is fitted by, how its output reads in the language of the function, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ndgrad.estimator import Rows
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class FitQuality:
+    """How well the network predicted this call's samples *before* it was fitted to them.
+
+    Attributes:
+        value_error: root mean square of ``g(z) - f(z)``, relative to that of ``f(z)`` about its mean.
+        gradient_error: the same for differences between samples around one input; this is what the gradient sees.
+            None with a single sample.
+        loss: the loss after the last fit step.
+
+    """
+
+    value_error: float
+    gradient_error: float | None
+    loss: float
+
+
+def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) is logits of classes (R, ...)."""
+    if has_classes(prediction, target):
+        return F.cross_entropy(prediction, target.round().long())
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"the surrogate must return the shape of the wrapped function, {tuple(target.shape)}, or class logits "
+            f"{(target.shape[0], 'C', *target.shape[1:])}; it returned {tuple(prediction.shape)}. Pass another "
+            "surrogate, or loss= and decode="
+        )
+    return F.mse_loss(prediction, target.to(prediction.dtype))
+
+
+def decoded(decode: Callable[[Any], Tensor] | None, predictions: Rows, targets: Rows) -> Rows:
+    """Return predictions in the language of the targets; None for `default_decode`."""
+    if decode is not None:
+        return tuple(map(decode, predictions))
+    return tuple(default_decode(g, y) for g, y in zip(predictions, targets, strict=True))
+
+
+def default_decode(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the prediction itself, or the expected class index of its logits."""
+    if not has_classes(prediction, target):
+        return prediction
+    classes = torch.arange(prediction.shape[1], dtype=prediction.dtype, device=prediction.device)
+    return torch.einsum("rc...,c->r...", prediction.softmax(1), classes)
+
+
+def has_classes(prediction: Tensor, target: Tensor) -> bool:
+    """Whether ``prediction`` has one more dimension than ``target``, the second."""
+    return prediction.shape[:1] + prediction.shape[2:] == target.shape and prediction.ndim == target.ndim + 1
+
+
+def total_loss(loss: Loss, outputs: Rows, values: Rows) -> Tensor:
+    """Return the sum of ``loss(g, f)`` over the outputs."""
+    if len(outputs) != len(values):
+        raise ValueError(
+            f"the surrogate must return one tensor for each of the {len(values)} outputs of the wrapped function, "
+            f"but returned {len(outputs)}"
+        )
+    return torch.stack([loss(g, f) for g, f in zip(outputs, values, strict=True)]).sum()
+
+
+def measure(prediction: Rows, target: Rows, num_rows: int, loss: float) -> FitQuality | None:
+    """Compare decoded predictions with targets on S B rows around B inputs; None where their shapes differ."""
+    if any(p.shape != t.shape for p, t in zip(prediction, target, strict=True)):
+        return None
+    g, f = (
+        torch.cat([t.reshape(-1, num_rows, t.shape[1:].numel()) for t in rows], 2)
+        for rows in (prediction, target)
+    )
+    value = _relative(g - f, f - f.mean((0, 1)))  # both (S, B, m)
+    gradient = _relative((g - f) - (g - f).mean(0), f - f.mean(0)) if len(f) > 1 else None
+    return FitQuality(value, gradient, loss)
+
+
+def _relative(error: Tensor, scale: Tensor) -> float:
+    return float(error.norm() / scale.norm().clamp(min=torch.finfo(scale.dtype).tiny))
