@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,21 +14,35 @@ from ndgrad.estimator import Rows
 Loss = Callable[[Any, Any], Tensor]
 
 
-@dataclass(frozen=True)
 class FitQuality:
     """How well the network predicted this call's samples *before* it was fitted to them.
 
-    Attributes:
-        value_error: root mean square of ``g(z) - f(z)``, relative to that of ``f(z)`` about its mean.
-        gradient_error: the same for differences between samples around one input; this is what the gradient sees.
-            None with a single sample.
-        loss: the loss after the last fit step.
-
+    The numbers stay on their device until they are read, so that a fit does not wait for a GPU.
     """
 
-    value_error: float
-    gradient_error: float | None
-    loss: float
+    def __init__(self, value_error: Tensor, gradient_error: Tensor | None, loss: Tensor) -> None:
+        self._value_error, self._gradient_error, self._loss = value_error, gradient_error, loss
+
+    @property
+    def value_error(self) -> float:
+        """Root mean square of ``g(z) - f(z)``, relative to that of ``f(z)`` about its mean."""
+        return self._value_error.item()
+
+    @property
+    def gradient_error(self) -> float | None:
+        """The same for differences between samples around one input, which is what the gradient sees.
+
+        None with a single sample.
+        """
+        return None if self._gradient_error is None else self._gradient_error.item()
+
+    @property
+    def loss(self) -> float:
+        """The loss in the last fit step."""
+        return self._loss.item()
+
+    def __repr__(self) -> str:
+        return f"FitQuality(value_error={self.value_error}, gradient_error={self.gradient_error}, loss={self.loss})"
 
 
 def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -75,7 +88,7 @@ def total_loss(loss: Loss, outputs: Rows, values: Rows) -> Tensor:
     return torch.stack([loss(g, f) for g, f in zip(outputs, values, strict=True)]).sum()
 
 
-def measure(prediction: Rows, target: Rows, num_rows: int, loss: float) -> FitQuality | None:
+def measure(prediction: Rows, target: Rows, num_rows: int, loss: Tensor) -> FitQuality | None:
     """Compare decoded predictions with targets on S B rows around B inputs; None where their shapes differ."""
     if any(p.shape != t.shape for p, t in zip(prediction, target, strict=True)):
         return None
@@ -88,5 +101,5 @@ def measure(prediction: Rows, target: Rows, num_rows: int, loss: float) -> FitQu
     return FitQuality(value, gradient, loss)
 
 
-def _relative(error: Tensor, scale: Tensor) -> float:
-    return float(error.norm() / scale.norm().clamp(min=torch.finfo(scale.dtype).tiny))
+def _relative(error: Tensor, scale: Tensor) -> Tensor:
+    return error.norm() / scale.norm().clamp(min=torch.finfo(scale.dtype).tiny)

@@ -94,7 +94,7 @@ class Fit:
         self.replay = Replay(replay)
         self.steps = 0
 
-    def run(self, samples: Samples, plan: FitPlan) -> tuple[Rows, float]:
+    def run(self, samples: Samples, plan: FitPlan) -> tuple[Rows, Tensor]:
         """Take joint steps over these samples and the replayed ones.
 
         Returns:
@@ -121,7 +121,7 @@ class Fit:
         self.replay.append(samples)
         return before, error
 
-    def _step(self, batch: Batch, plan: FitPlan) -> tuple[Rows, float]:
+    def _step(self, batch: Batch, plan: FitPlan) -> tuple[Rows, Tensor]:
         """Take one step; return the outputs and the loss before it."""
         with torch.enable_grad():
             self.network.train()
@@ -131,7 +131,7 @@ class Fit:
             error.backward(inputs=list(self.network.parameters()))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        return tuple(y.detach() for y in outputs), error.item()
+        return tuple(y.detach() for y in outputs), error.detach()
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function`` (as of ``Module.to``) to the network, the optimiser's state and the replay."""

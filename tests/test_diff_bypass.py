@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -545,3 +546,23 @@ def test_bad_options(bad: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiffBypass(**bad)
     DiffBypass(num_samples=0, patience=5)
+
+
+def test_a_fit_reads_no_number_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each such reading waits for all work before it; SGD, as Adam reads its own count of steps."""
+    estimator = ndgrad.DiffBypass(
+        nn.Linear(4, 3), sigma=0.2, num_samples=5, replay=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.01)
+    )
+    x = torch.linspace(-1, 1, 24).reshape(6, 4).requires_grad_()
+    for _ in range(2):
+        y = estimator(lambda z: torch.sin(z[:, :3]), x)
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+                patch.setattr(Tensor, name, refuse)
+            y.sum().backward()
+    assert 0 < estimator.quality.gradient_error < float("inf")
+    assert "loss=" in repr(estimator.quality)
+
+
+def refuse(tensor: Tensor, *_: Any) -> None:
+    raise AssertionError("the fit waited for a number")
