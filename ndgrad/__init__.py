@@ -1,5 +1,6 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
+from ndgrad.diagnostics import check_gradients
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -30,5 +31,6 @@ __all__ = [
     "ScoreFunction",
     "SecondDerivativeError",
     "VJPEstimator",
+    "check_gradients",
     "wrap",
 ]
