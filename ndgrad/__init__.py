@@ -1,6 +1,6 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
-from ndgrad.diagnostics import check_gradients
+from ndgrad.diagnostics import Diagnosis, GradientCheck, Recommendation, check_gradients, diagnose, recommend
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -18,19 +18,24 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "ESTIMATORS",
     "BlackBox",
+    "Diagnosis",
     "DiffBypass",
     "Estimator",
     "EvolutionStrategy",
     "FiniteDifference",
     "FlatEstimator",
     "FunctionError",
+    "GradientCheck",
     "NdgradError",
     "NonFiniteError",
     "OutputError",
     "OutputTypeError",
+    "Recommendation",
     "ScoreFunction",
     "SecondDerivativeError",
     "VJPEstimator",
     "check_gradients",
+    "diagnose",
+    "recommend",
     "wrap",
 ]

@@ -1,5 +1,21 @@
 """How good a gradient is, which estimator to take, and where a model's gradient path breaks."""
 
+from ndgrad.diagnostics.candidates import CANDIDATES, Candidate
+from ndgrad.diagnostics.diagnosis import Advice, Comparison, Diagnosis
+from ndgrad.diagnostics.examination import diagnose
 from ndgrad.diagnostics.gradient_check import GradientCheck, check_gradients
+from ndgrad.diagnostics.recommendation import Recommendation, Trial, recommend
 
-__all__ = ["GradientCheck", "check_gradients"]
+__all__ = [
+    "CANDIDATES",
+    "Advice",
+    "Candidate",
+    "Comparison",
+    "Diagnosis",
+    "GradientCheck",
+    "Recommendation",
+    "Trial",
+    "check_gradients",
+    "diagnose",
+    "recommend",
+]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ndgrad.diagnostics.directional import Functional
 from ndgrad.diagnostics.isolation import seeded
 from ndgrad.diagnostics.taylor import Line, follow
+from ndgrad.diagnostics.wording import percent
 from ndgrad.validation import one_of, positive_float, positive_int
 
 _DIRECTIONS = 4
@@ -191,11 +192,6 @@ def _mean_verdict(
         return None, error, noise, f"{found}: noise hides the slope; type repeats={max(needed, 2 * repeats)}"
     seen = f"slope {slope:.2f}" if math.isfinite(slope) else "noise hides the slope"
     return True, error, noise, f"{found}: right within {percent(2 * tolerance)}; {seen}"
-
-
-def percent(share: float) -> str:
-    """Two significant digits."""
-    return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def _name_the_fault(lines: list[Line], error: float) -> str:

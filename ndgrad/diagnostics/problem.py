@@ -104,6 +104,18 @@ def pose(
     return Problem(f, module._evaluator, inputs, v, lambda y: inner(v, y), module._evaluate_in)
 
 
+def scale_of(inputs: Rows) -> float:
+    """Return the typical deviation of the entries of the inputs, their size if all are equal, 1 if all are 0."""
+    x = side_by_side(inputs).double()
+    candidates = (x.std(correction=0), x.square().mean().sqrt())
+    return next((float(size) for size in candidates if size > 0), 1.0)
+
+
+def neighbourhood(inputs: Rows) -> float:
+    """Return a tenth of `scale_of` as a round number: a width to look around in where none is given."""
+    return float(f"{0.1 * scale_of(inputs):.1g}")
+
+
 def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     """Lay the rows of tensors (B, ...) beside each other, (B, n)."""
     return torch.cat([t.reshape(t.shape[0], -1) for t in tensors], dim=1)
