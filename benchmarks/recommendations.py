@@ -54,7 +54,9 @@ def main(config: Config) -> dict[str, Any]:
     tasks = {name: judge(TASKS[name](), config) for name in select("task", config.tasks, TASKS)}
     good = [name for name, result in tasks.items() if result["mean_ratio"] >= _LIMIT]
     results = {"tasks": tasks, "limit": _LIMIT, "good_tasks": len(good)} | provenance(config)
-    print(f"{len(good)} of {len(tasks)} tasks reach a mean ratio of {_LIMIT} (at least 9 of 10 are asked for)")
+    print(
+        f"{len(good)} of {len(tasks)} tasks reach a mean ratio of {_LIMIT} (at least 9 of 10 are asked for)"
+    )
     write_json(config.out, "recommendations", results)
     return results
 

@@ -1,6 +1,14 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
-from ndgrad.diagnostics import Diagnosis, GradientCheck, Recommendation, check_gradients, diagnose, recommend
+from ndgrad.diagnostics import (
+    Diagnosis,
+    GradientCheck,
+    Recommendation,
+    check_gradients,
+    diagnose,
+    recommend,
+    trace,
+)
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -37,5 +45,6 @@ __all__ = [
     "check_gradients",
     "diagnose",
     "recommend",
+    "trace",
     "wrap",
 ]

@@ -25,13 +25,15 @@ def sigma_too_small(d: Diagnosis) -> Advice | None:
     if d.landscape is None or d.landscape.still_rows <= 0.5:
         return None
     seen = (
-        f"in {percent(d.landscape.still_rows)} of the rows all {DRAWS} draws of width {d.landscape.sigma:.3g} around the "
-        "input gave the same output, so no gradient can be seen"
+        f"in {percent(d.landscape.still_rows)} of the rows all {DRAWS} draws of width {d.landscape.sigma:.3g} around "
+        "the input gave the same output, so no gradient can be seen"
     )
     wider = d.landscape.moving_sigma
     if wider is None:
         return Advice("constant output", f"{seen}, nor at any width up to {2.0**20 * d.landscape.sigma:.0e}")
-    return Advice("sigma too small", f"{seen}; they first differ at {number(wider)}: type sigma={number(wider)}")
+    return Advice(
+        "sigma too small", f"{seen}; they first differ at {number(wider)}: type sigma={number(wider)}"
+    )
 
 
 def piecewise_constant(d: Diagnosis) -> Advice | None:
@@ -46,12 +48,13 @@ def piecewise_constant(d: Diagnosis) -> Advice | None:
         typed = f"ndgrad.EvolutionStrategy(sigma={number(d.landscape.sigma)})"
         return Advice("piecewise constant", f"{seen}; finite differences see nothing of it: type {typed}")
     return Advice(
-        "piecewise constant", f"{seen}; only the smoothed gradient exists, and sigma decides which steps it sees"
+        "piecewise constant",
+        f"{seen}; only the smoothed gradient exists, and sigma decides which steps it sees",
     )
 
 
 def noisy(d: Diagnosis) -> Advice | None:
-    """The function answers the same input differently."""
+    """Answer to a function that gives different values at the same input."""
     if d.landscape is None or not d.landscape.noisy:
         return None
     share = d.landscape.noise / d.landscape.spread if d.landscape.spread else math.inf
@@ -69,7 +72,7 @@ def noisy(d: Diagnosis) -> Advice | None:
 
 
 def sigma_too_large(d: Diagnosis) -> Advice | None:
-    """The smoothed gradient of a continuous function still moves when sigma is halved."""
+    """Halving sigma moves the smoothed gradient of a continuous function."""
     if d.smoothing is None or d.landscape is None or d.sigma is None:
         return None
     if d.landscape.discontinuous or not d.smoothing.significant or d.smoothing.relative < _BIASED:
@@ -77,8 +80,9 @@ def sigma_too_large(d: Diagnosis) -> Advice | None:
     smaller = d.sigma * math.sqrt(_BIASED / 2 / d.smoothing.relative)  # the bias goes as sigma squared
     return Advice(
         "sigma too large",
-        f"at half of sigma = {d.sigma:.3g} the smoothed gradient changes by {percent(d.smoothing.relative)} (noise alone "
-        f"would show {percent(d.smoothing.relative_error)}), so that smoothing bends it; type sigma={number(smaller)}",
+        f"at half of sigma = {d.sigma:.3g} the smoothed gradient changes by {percent(d.smoothing.relative)} (noise "
+        f"alone would show {percent(d.smoothing.relative_error)}), so that smoothing bends it; type "
+        f"sigma={number(smaller)}",
     )
 
 
@@ -103,8 +107,8 @@ def noise_dominates(d: Diagnosis) -> Advice | None:
     if d.snr == 0:
         return Advice(
             "no signal",
-            f"the mean of {d.repeats} estimates does not stand out of its own noise; type repeats={10 * d.repeats} here "
-            "to look closer, and more num_samples in the estimator",
+            f"the mean of {d.repeats} estimates does not stand out of its own noise; type repeats={10 * d.repeats} "
+            "here to look closer, and more num_samples in the estimator",
         )
     more = "" if d.num_samples is None else f": type num_samples={math.ceil(d.num_samples / d.snr**2)}"
     return Advice(
@@ -115,7 +119,7 @@ def noise_dominates(d: Diagnosis) -> Advice | None:
 
 
 def surrogate_unfit(d: Diagnosis) -> Advice | None:
-    """The network's values say nothing about its slope."""
+    """Slopes of the network are wrong, whatever its values are."""
     if d.gradient_error is None or d.value_error is None or d.gradient_error < _UNFIT:
         return None
     values = f"although its values only by {percent(d.value_error)}"
@@ -123,13 +127,13 @@ def surrogate_unfit(d: Diagnosis) -> Advice | None:
         values = f"and its values by {percent(d.value_error)}"
     return Advice(
         "surrogate unfit",
-        f"the network's differences, which are what the gradient sees, are wrong by {percent(d.gradient_error)}, {values} "
-        "(before each fit); type a larger fit_steps, or replay=4, or call the module more often before judging it",
+        f"the network's differences, which the gradient sees, are wrong by {percent(d.gradient_error)}, "
+        f"{values} (before each fit); type a larger fit_steps, or replay=4, or call the module more often before judging it",
     )
 
 
 def biased(d: Diagnosis) -> Advice | None:
-    """A bias that smoothing does not explain."""
+    """Bias of an estimator without a guarantee."""
     if d.bias is None or not d.bias.significant or d.bias.relative < _BIASED or d.consistent:
         return None
     assert d.reference is not None

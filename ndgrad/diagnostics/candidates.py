@@ -36,7 +36,7 @@ class Candidate:
         if self.probes_per_input:
             return 0 if evaluations > self.probes_per_input * num_inputs else None
         S = (evaluations - 1) // self.probes_per_sample
-        return S if S >= self.least_samples else None
+        return S if self.least_samples <= S else None
 
 
 CANDIDATES: dict[str, Candidate] = {
@@ -44,14 +44,10 @@ CANDIDATES: dict[str, Candidate] = {
     "finite_difference_forward": Candidate(
         lambda S, sigma: FiniteDifference("forward"), probes_per_input=1, scaled=False
     ),
-    "finite_difference_wide": Candidate(
-        lambda S, sigma: FiniteDifference(eps=sigma), probes_per_input=2
-    ),
+    "finite_difference_wide": Candidate(lambda S, sigma: FiniteDifference(eps=sigma), probes_per_input=2),
     "evolution_strategy_pairs": Candidate(EvolutionStrategy, probes_per_sample=2),
     "evolution_strategy_single": Candidate(partial(EvolutionStrategy, antithetic=False), least_samples=2),
-    "score_function": Candidate(
-        lambda S, sigma: ScoreFunction(num_samples=S, sigma=sigma), least_samples=2
-    ),
+    "score_function": Candidate(lambda S, sigma: ScoreFunction(num_samples=S, sigma=sigma), least_samples=2),
     "diff_bypass_replay": Candidate(
         lambda S, sigma: DiffBypass(num_samples=S, sigma=sigma, replay=4), learns=True
     ),

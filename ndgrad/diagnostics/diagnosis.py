@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ class Profile:
     distance: Tensor
     value: Tensor
     slope: float
-    reference_slope: float | None
+    reference_slope: float
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,20 @@ class Diagnosis:
 
     def _head(self) -> str:
         B, n = self.gradient.shape
+        rows = "1 row" if B == 1 else f"{B} rows"
         return (
-            f"{self.estimator}\n  {B} {'row' if B == 1 else 'rows'} of {n} inputs; {self.repeats} independent estimates, "
-            f"each of {self.evaluations} evaluations per row"
+            f"{self.estimator}\n  {rows} of {n} inputs; {self.repeats} independent estimates, each of "
+            f"{self.evaluations} evaluations per row"
         )
 
     def _measured(self) -> list[tuple[str, str, str]]:
         rows = [
             ("signal to noise", f"{self.snr:.3g}", "|mean| / standard deviation of one estimate"),
-            ("standard error", percent(self.standard_error), f"of the mean of {self.repeats}, relative to it"),
+            (
+                "standard error",
+                percent(self.standard_error),
+                f"of the mean of {self.repeats}, relative to it",
+            ),
         ]
         if self.bias is not None and self.reference is not None:
             shown = percent(self.bias.relative) if self.bias.significant else "none seen"
@@ -154,7 +160,9 @@ class Diagnosis:
         if self.landscape is not None:
             where = f"deviation of <v, f> over draws of sigma = {self.landscape.sigma:.3g}"
             rows.append(("spread", f"{self.landscape.spread:.3g}", where))
-            rows.append(("noise", f"{self.landscape.noise:.3g}", "deviation of <v, f> at one and the same input"))
+            rows.append(
+                ("noise", f"{self.landscape.noise:.3g}", "deviation of <v, f> at one and the same input")
+            )
         if self.value_error is not None:
             rows.append(("surrogate's values", percent(self.value_error), "error before each fit"))
         if self.gradient_error is not None:
@@ -178,13 +186,13 @@ class Diagnosis:
         return "\n".join(["advice", *(f"- {advice}" for advice in self.advice)])
 
 
-def _table(rows: list[tuple[str, ...]] | list[tuple[str, str, str]], right: bool = False) -> str:
+def _table(rows: Sequence[tuple[str, ...]], right: bool = False) -> str:
     """Align columns: the first to the left, the second to the right, further ones as ``right`` says."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: tuple[str, ...]) -> str:
         cells = [
-            cell.rjust(width) if 0 < i and (right or i == 1) else cell.ljust(width)
+            cell.rjust(width) if i > 0 and (right or i == 1) else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return f"  {'  '.join(cells)}".rstrip()

@@ -37,22 +37,25 @@ def draw_diagnosis(d: Diagnosis) -> Figure:
 
 def _profile(axis: Axes, d: Diagnosis) -> None:
     """Show the function along the mean gradient of its steepest row, with the slopes that are claimed for it."""
-    p = d.profile
-    assert p is not None and d.landscape is not None and d.reference is not None
-    sigma = d.landscape.sigma
+    p, landscape = d.profile, d.landscape
+    assert p is not None
+    assert landscape is not None
+    sigma = landscape.sigma
     axis.axvspan(-sigma, sigma, color="0.93", label=f"± sigma = {sigma:.3g}")
     axis.plot(p.distance, p.value, color="black", linewidth=1.4, label="function")
     low, high = float(p.value.min()), float(p.value.max())
     near = p.distance.abs() <= 1.5 * sigma
     axis.plot(p.distance[near], p.slope * p.distance[near], color=BLUE, label="slope of the mean estimate")
     axis.plot(
-        p.distance[near], p.reference_slope * p.distance[near], color=ORANGE, linestyle="--", label="reference"
+        p.distance[near],
+        p.reference_slope * p.distance[near],
+        color=ORANGE,
+        linestyle="--",
+        label="reference",
     )
     room = 0.15 * (high - low) or 1.0
     axis.set_ylim(low - room, high + room)
-    axis.set(
-        title=f"along the gradient of row {p.row}", xlabel="distance from x", ylabel="change of <v, f>"
-    )
+    axis.set(title=f"along the gradient of row {p.row}", xlabel="distance from x", ylabel="change of <v, f>")
     axis.legend(fontsize=7, frameon=False)
 
 
@@ -79,7 +82,10 @@ def _against_reference(axis: Axes, d: Diagnosis) -> None:
 
 def _errors(axis: Axes, d: Diagnosis) -> None:
     """Show noise and bias beside the size of the gradient."""
-    bars = {"one estimate: noise": 1 / d.snr if d.snr else math.inf, f"mean of {d.repeats}: noise": d.standard_error}
+    bars = {
+        "one estimate: noise": 1 / d.snr if d.snr else math.inf,
+        f"mean of {d.repeats}: noise": d.standard_error,
+    }
     if d.bias is not None:
         bars["bias"] = d.bias.relative if d.bias.significant else math.nan
     if d.smoothing is not None:
@@ -116,7 +122,8 @@ def _comparison(axis: Axes, d: Diagnosis) -> None:
     axis.set_xlim(min(errors) / 2, 12 * max(1.0, *errors))
     axis.invert_yaxis()
     axis.set(
-        title=f"one estimate, {d.evaluations} evaluations per row", xlabel="relative error against the reference"
+        title=f"one estimate, {d.evaluations} evaluations per row",
+        xlabel="relative error against the reference",
     )
 
 

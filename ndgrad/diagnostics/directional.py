@@ -45,7 +45,9 @@ class Functional:
     @property
     def scale(self) -> Tensor:
         """Root mean square of each input tensor, 1 for zeros, (N,)."""
-        parts = [(t.detach().double().square().mean().sqrt().item() or 1.0, t) for t in self._inputs(self.args)]
+        parts = [
+            (t.detach().double().square().mean().sqrt().item() or 1.0, t) for t in self._inputs(self.args)
+        ]
         return torch.cat([torch.full((t.numel(),), size, dtype=torch.float64) for size, t in parts])
 
     def round(self, z: Tensor) -> Tensor:
@@ -68,7 +70,9 @@ class Functional:
             reseed(module, self.seed + draw)
         with seeded(self.seed + draw), torch.enable_grad():
             outputs = self._outputs(args, module)
-            live = [(y, v.to(y.device, y.dtype)) for y, v in zip(outputs, self.v, strict=True) if y.requires_grad]
+            live = [
+                (y, v.to(y.device, y.dtype)) for y, v in zip(outputs, self.v, strict=True) if y.requires_grad
+            ]
             if not live:
                 raise ValueError(
                     "the output does not require a gradient although the input does: the path is cut, for example by "

@@ -74,11 +74,11 @@ class Difference:
 def difference(a: Tensor, b: Tensor, variance: Tensor) -> Difference:
     """Compare means a and b, whose difference has this variance in each entry, (B, n) each.
 
-    Without a difference, ``|a - b|^2`` has mean ``sum var`` and variance ``2 sum var^2`` (independent entries); three
-    standard deviations above it count as significant.
+    Without a difference, ``|a - b|^2`` has mean ``sum var`` and, as rows are independent but the entries of one row
+    need not be, a variance of at most ``2 sum_b (sum_i var_bi)^2``; four standard deviations above are significant.
     """
     square, noise = float((a - b).square().sum()), float(variance.sum())
-    limit = noise + 3 * math.sqrt(2 * float(variance.square().sum()))
+    limit = noise + 4 * math.sqrt(2 * float(variance.sum(1).square().sum()))
     rounding = 1e-10 * float(a.square().sum() + b.square().sum())
     return Difference(
         math.sqrt(max(square - noise, 0.0)), math.sqrt(noise), float(b.norm()), square > limit + rounding

@@ -17,6 +17,7 @@ from ndgrad.diagnostics.wording import percent
 from ndgrad.validation import one_of, positive_float, positive_int
 
 _DIRECTIONS = 4
+_LINEAR = 0.01  # relative error that must be excluded before remainders lost in rounding count as none
 _CONSTANT = (
     "the function is constant around x, and the gradient is 0: right, but nothing to learn from; if its values move "
     "in steps, give it a gradient by ndgrad.wrap"
@@ -61,7 +62,9 @@ class GradientCheck:
         if self.method == "taylor":
             lines += ["", "         h   largest remainder"]
             worst = self.remainders.amax(0)
-            lines += [f"  {h:8.1e}   {r:8.1e}" for h, r in zip(self.steps.tolist(), worst.tolist(), strict=True)]
+            lines += [
+                f"  {h:8.1e}   {r:8.1e}" for h, r in zip(self.steps.tolist(), worst.tolist(), strict=True)
+            ]
         return "\n".join(lines)
 
 
@@ -153,39 +156,43 @@ def _check(phi: Functional, samples: Tensor, tolerance: float) -> GradientCheck:
     lines = [follow(phi, samples, d) for d in directions]
     size = max(float((samples.mean(0) * phi.scale).norm()), max(abs(line.derivative) for line in lines))
     slope = min((line.slope for line in lines if not math.isnan(line.slope)), default=math.nan)
-    if size == 0:
-        passed, error, noise, verdict = True, 0.0, 0.0, _CONSTANT
-    elif len(samples) == 1:
-        passed, error, noise, verdict = _exact_verdict(lines, size, slope)
-    else:
-        passed, error, noise, verdict = _mean_verdict(lines, size, slope, len(samples), tolerance)
+    finding: Finding = (True, 0.0, 0.0, _CONSTANT)
+    if size > 0 and len(samples) == 1:
+        finding = _exact_verdict(lines, size, slope, math.sqrt(phi.rounding))
+    elif size > 0:
+        finding = _mean_verdict(lines, size, slope, len(samples), tolerance)
+    passed, error, noise, verdict = finding
     return GradientCheck(
         "taylor", passed, verdict, slope, lines[0].steps, torch.stack([line.remainders for line in lines]),
         error, noise, len(samples),
     )  # fmt: skip
 
 
-def _exact_verdict(lines: list[Line], size: float, slope: float) -> Finding:
+def _exact_verdict(lines: list[Line], size: float, slope: float, resolution: float) -> Finding:
+    """Judge a gradient without noise; relative errors below ``resolution`` cannot be told from rounding."""
     error = max(abs(line.deviation) for line in lines) / size
     bound = max(line.bound for line in lines) / size
     if 1.8 <= slope < math.inf:
         return True, error, 0.0, f"slope {slope:.2f}: the gradient is right"
-    if slope == math.inf or bound < 1e-6:
+    if bound < resolution or (slope == math.inf and bound < _LINEAR):
         return True, error, 0.0, f"the remainder vanishes: the gradient is right to {bound:.0e} of its size"
-    if math.isnan(slope):
+    if not math.isfinite(slope):
         hint = "too few remainders stand out of rounding to measure a slope; pass x in float64"
         return None, error, 0.0, hint
+    if error < resolution:
+        limit = f"the gradient is right to {percent(error)}, as far as {resolution:.0e}, the dtype's resolution, allows"
+        return True, error, 0.0, f"slope {slope:.2f}, but {limit}"
     return False, error, 0.0, f"slope {slope:.2f} instead of 2: {_name_the_fault(lines, error)}"
 
 
-def _mean_verdict(
-    lines: list[Line], size: float, slope: float, repeats: int, tolerance: float
-) -> Finding:
+def _mean_verdict(lines: list[Line], size: float, slope: float, repeats: int, tolerance: float) -> Finding:
     worst = max(lines, key=lambda line: abs(line.deviation) - 3 * line.standard_error)
     error, noise = abs(worst.deviation) / size, max(line.standard_error for line in lines) / size
     found = f"the mean of {repeats} estimates is off by {percent(error)} ± {percent(noise)} (standard error)"
     if error - 3 * noise > tolerance:
-        cause = "if the estimator is right, its sigma is too large or its surrogate unfit: see ndgrad.diagnose"
+        cause = (
+            "if the estimator is right, its sigma is too large or its surrogate unfit: see ndgrad.diagnose"
+        )
         return False, error, noise, f"{found}: {_name_the_fault(lines, error)}; {cause}"
     if error + 3 * noise > 2 * tolerance:
         needed = math.ceil(repeats * (3 * noise / tolerance) ** 2)

@@ -31,8 +31,13 @@ def isolated(module: Callable[..., Any]) -> Callable[..., Any]:
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch, NumPy's global generator and ``random``, and put all three back at the end."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - what functions draw from
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    on_gpu = torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else ()):
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed takes milliseconds where CUDA is not in use
+        if on_gpu:  # pragma: no cover - needs a GPU
+            torch.cuda.manual_seed_all(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
         random.seed(seed)
         try:

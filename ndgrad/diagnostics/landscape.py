@@ -84,7 +84,7 @@ def _draws(problem: Problem, sigma: float, count: int) -> Tensor:
 
 
 def _noise(problem: Problem) -> float:
-    """Standard deviation of repeated values; 0 if they differ by no more than rounding."""
+    """Return the standard deviation of repeated values; 0 if they differ by no more than rounding."""
     still = torch.zeros(_AGAIN, problem.num_rows, problem.num_inputs, device=problem.inputs[0].device)
     w = torch.cat([problem.responses(still) for _ in range(2)])  # (8, B)
     return float(w.var(0).mean().sqrt()) if (w.amax(0) - w.amin(0)).max() > _rounding(problem, w) else 0.0

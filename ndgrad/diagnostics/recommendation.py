@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import itertools
@@ -94,8 +93,8 @@ class Recommendation:
         best = self.best
         if best.reduction <= 0:
             return (
-                f"no candidate lowered the objective of {self.objective:.4g} in {self.steps} steps; pass a wider sigmas=, "
-                "more evaluations, or another optimizer="
+                f"no candidate lowered the objective of {self.objective:.4g} in {self.steps} steps; pass wider "
+                "sigmas=, more evaluations, or another optimizer="
             )
         others = [t for t in self.ranking if t.name != best.name and t.reductions]
         beside = f"; the next other kind, {others[0].name}, by {others[0].reduction:.4g}" if others else ""
@@ -110,7 +109,9 @@ class Recommendation:
         for t in self.ranking:
             sigma = "" if t.sigma is None else f", sigma = {t.sigma:.3g}"
             if t.failure is not None:
-                lines.append(f"     failed                         {t.evaluations:11d}  {t.name}{sigma}: {t.failure}")
+                lines.append(
+                    f"     failed                         {t.evaluations:11d}  {t.name}{sigma}: {t.failure}"
+                )
                 continue
             error = "" if math.isnan(t.standard_error) else f"{t.standard_error:.2g}"
             lines.append(
@@ -141,7 +142,8 @@ def recommend(
     numbers of its own. An estimator with little noise, one with little bias and one that learns from step to step are
     so judged by the same measure, the one that matters.
 
-    Cost: with C candidates, about ``2.5 C steps evaluations`` per row, where every sigma of a kind counts; give fewer ``sigmas`` or ``candidates`` to an expensive function.
+    Cost: with C candidates, about ``2.5 C steps evaluations`` per row, where every sigma of a kind counts; give
+    fewer ``sigmas`` or ``candidates`` to an expensive function.
 
     Args:
         fn: the function, as for `wrap`.
@@ -235,15 +237,16 @@ def _run(
         with seeded(seed):
             x = _descend(problem, trial.make(), optimizer, steps)
         reduction = start - _score(problem, x, again, seed)
-    except (NdgradError, ValueError) as error:  # a probe outside the domain of f, a step lost beside a large input
+    except (
+        NdgradError,
+        ValueError,
+    ) as error:  # a probe outside the domain of f, a step lost beside a large input
         return dataclasses.replace(trial, reductions=(), failure=str(error).splitlines()[0])
     reduction = reduction if math.isfinite(reduction) else -math.inf
     return dataclasses.replace(trial, reductions=(*trial.reductions, reduction))
 
 
-def _descend(
-    problem: Problem, estimator: Estimator, optimizer: Optimizer, steps: int
-) -> tuple[Tensor, ...]:
+def _descend(problem: Problem, estimator: Estimator, optimizer: Optimizer, steps: int) -> tuple[Tensor, ...]:
     x = [t.clone().requires_grad_() for t in problem.inputs]
     descent = optimizer(x)
     for _ in range(steps):

@@ -54,7 +54,9 @@ def follow(phi: Functional, samples: Tensor, direction: Tensor) -> Line:
     signed = torch.tensor(remainders, dtype=torch.float64)
     floor = _ABOVE_ROUNDING * torch.tensor(noise, dtype=torch.float64)
     deviation = _extrapolated(signed, floor)
-    usable = signed.abs() > floor.maximum(3 * standard_error * _STEPS)
+    # rounding of the gradient itself looks like a small error of it, which no step can tell from a mistake
+    gradient_rounding = 0.3 * phi.rounding**0.5 * float((g * phi.scale).norm())
+    usable = signed.abs() > floor.maximum(max(3 * standard_error, gradient_rounding) * _STEPS)
     return Line(
         steps=_STEPS,
         remainders=signed.abs(),
@@ -67,13 +69,18 @@ def follow(phi: Functional, samples: Tensor, direction: Tensor) -> Line:
 
 
 def _slope(remainders: Tensor, usable: Tensor) -> float:
-    """Fit a line to the logarithms at the smallest usable steps; infinite if there are none, NaN if too few."""
-    chosen = usable.nonzero().flatten()[-_FITTED:]
-    if len(chosen) == 0:
+    """Fit a line to the logarithms at the smallest usable steps; infinite if there are none, NaN if too few.
+
+    The steps end where the remainder stops to grow with them: there terms of higher order cancel.
+    """
+    if not usable.any():
         return math.inf
-    if len(chosen) < 3:
+    last = first = int(usable.nonzero()[-1])
+    while first > 0 and last - first + 1 < _FITTED and remainders[first - 1] > 1.5 * remainders[first]:
+        first -= 1
+    if last - first < 2:
         return math.nan
-    h, r = _STEPS[chosen].log(), remainders[chosen].log()
+    h, r = _STEPS[first : last + 1].log(), remainders[first : last + 1].log()
     h = h - h.mean()
     return float((h @ r) / (h @ h))
 

@@ -1,0 +1,222 @@
+"""Which module made which tensor, recorded while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ndgrad.estimator import Estimator
+from ndgrad.estimators import DiffBypass
+from ndgrad.trees import flatten
+from ndgrad.wrap import BlackBox
+
+# they take the shape of a tensor and nothing of its values
+_SHAPE_ONLY = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
+               "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "size")  # fmt: skip
+_EXITS = ("numpy", "item", "tolist", "__array__", "__float__", "__int__", "__bool__", "__index__")
+
+Sources = dict[str, bool]
+
+
+@dataclass
+class Node:
+    """One call of a module, one operation, an input or an output."""
+
+    label: str
+    type: str
+    status: str
+    detail: str = ""
+    path: str = ""  # of the module, the same for each of its calls; empty for anything else
+    trainable: bool = False
+
+
+class Recorder(TorchFunctionMode):
+    """Watches the modules and torch functions of one forward pass.
+
+    A tensor's sources are the nodes that it was last made by, each with whether a gradient of the tensor comes back to
+    it; functions that let the gradient through hand them on. Values that leave torch (``numpy()``, ``item()``) are
+    assumed to be in every unknown tensor that is met later.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.nodes: dict[str, Node] = {}
+        self.edges: dict[tuple[str, str], bool] = {}  # -> whether a gradient passes
+        self._sources: dict[int, Sources] = {id(p): {} for p in _own_tensors(model)}
+        self._alive: list[Tensor] = []  # so that no id is given twice
+        self._left: Sources = {}  # of the values that left torch
+        self._opaque = 0  # depth inside modules that are one node
+        self._containers: list[int] = []  # how many nodes there were when each open container was entered
+        self._quiet = False
+        for path, module in model.named_modules():
+            name = path or type(model).__name__
+            single = isinstance(module, BlackBox | Estimator) or not any(True for _ in module.children())
+            module.register_forward_pre_hook(self._on_enter(single))
+            module.register_forward_hook(self._on_leave(name, single), with_kwargs=True)
+
+    def begin(self, arguments: Any) -> None:
+        """Make a node of every input tensor."""
+        tensors = _tensors(arguments)
+        for index, x in enumerate(tensors):
+            name = "input" if len(tensors) == 1 else f"input {index}"
+            self.nodes[name] = Node(name, f"{tuple(x.shape)}", "input")
+            self._remember(x, {name: True})
+
+    def end(self, outputs: Any) -> None:
+        """Make a node of every output tensor."""
+        tensors = _tensors(outputs)
+        for index, y in enumerate(tensors):
+            name = "output" if len(tensors) == 1 else f"output {index}"
+            self.nodes[name] = Node(name, f"{tuple(y.shape)}", "output")
+            self._connect([(y, y.requires_grad)], name)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Hand the sources of the arguments on to the result, or make a node where the gradient stops."""
+        result = func(*args, **(kwargs or {}))
+        name = _name(func)
+        if self._quiet or self._opaque or name in _SHAPE_ONLY:
+            return result
+        given, made = _tensors((args, kwargs or {})), _tensors(result)
+        if name in _EXITS and given:
+            made = [given[0].detach()]
+        elif not made:
+            return result
+        self._record_operation(name, given, made)
+        if name in _EXITS:
+            self._left |= dict.fromkeys(self._sources_of(made[0]), False)
+        return result
+
+    def _record_operation(self, name: str, given: list[Tensor], made: list[Tensor]) -> None:
+        passes, why = self._passes(given, made)
+        sources: Sources = {}
+        if why:
+            key = self._add(name.strip("_"), Node(name, "operation", "broken", why))
+            self._connect(list(zip(given, passes, strict=True)), key)
+            sources[key] = False
+        else:
+            for x, comes_back in zip(given, passes, strict=True):
+                for source, alive in self._sources_of(x).items():
+                    sources[source] = sources.get(source, False) or (alive and comes_back)
+        for y in made:
+            self._remember(y, sources)
+
+    def _on_enter(self, single: bool) -> Callable[..., None]:
+        def enter(module: nn.Module, args: Any) -> None:
+            self._containers.append(len(self.nodes))
+            self._opaque += single
+
+        return enter
+
+    def _on_leave(self, name: str, single: bool) -> Callable[..., Any]:
+        def leave(module: nn.Module, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+            nodes_before = self._containers.pop()
+            self._opaque -= single
+            # a container none of whose parts made a node computes by itself
+            if self._opaque or not (single or len(self.nodes) == nodes_before):
+                return result
+            self._quiet = True
+            try:
+                return self._record_module(name, module, _tensors((args, kwargs)), result)
+            finally:
+                self._quiet = False
+
+        return leave
+
+    def _record_module(self, name: str, module: nn.Module, given: list[Tensor], result: Any) -> Any:
+        leaves, rebuild = flatten(result)
+        # what a module passes on unchanged becomes a tensor of its own, so that it is seen as made here
+        leaves = [y.view_as(y) if _is_among(y, given) else y for y in leaves]
+        made = [y for y in leaves if isinstance(y, Tensor)]
+        estimator = module.estimator if isinstance(module, BlackBox) else module
+        trainable = any(p.requires_grad for p in module.parameters())
+        node = Node(name, type(module).__name__, "differentiable", path=name, trainable=trainable)
+        if isinstance(estimator, Estimator):
+            passes, why = [x.requires_grad for x in given], ""
+            node.status = "bypassed" if isinstance(estimator, DiffBypass) else "estimated"
+            node.detail = repr(estimator)
+        else:
+            passes, why = self._passes(given, made)
+        if why:
+            node.status, node.detail = "broken", why
+        key = self._add(name, node)
+        self._connect(list(zip(given, passes, strict=True)), key)
+        for y in made:
+            self._remember(y, {key: y.requires_grad})
+        return rebuild(leaves)
+
+    def _passes(self, given: list[Tensor], made: list[Tensor]) -> tuple[list[bool], str]:
+        """Say for each argument whether a gradient comes back to it, and why none does where one should."""
+        asking = [x for x in given if x.requires_grad]
+        if not asking or not made:
+            return [x.requires_grad for x in given], ""
+        live = [y for y in made if y.requires_grad]
+        if not live:
+            return [False] * len(given), _why_detached(made)
+        grads = _gradients(live, asking)
+        if all(g is None for g in grads):
+            return [False] * len(given), "its output does not depend on its input differentiably"
+        if not any(g is not None and bool(g.any()) for g in grads):
+            return [False] * len(given), "its gradient is 0 at this input"
+        arrives = {id(x): g is not None for x, g in zip(asking, grads, strict=True)}
+        return [arrives.get(id(x), False) for x in given], ""
+
+    def _add(self, name: str, node: Node) -> str:
+        """Add a node under a name of its own: ``layer``, ``layer (2)``, ..."""
+        key, calls = name, 1
+        while key in self.nodes:
+            calls += 1
+            key = f"{name} ({calls})"
+        node.label = key
+        self.nodes[key] = node
+        return key
+
+    def _connect(self, tensors: list[tuple[Tensor, bool]], target: str) -> None:
+        for x, passes in tensors:
+            for source, alive in self._sources_of(x).items():
+                self.edges[source, target] = self.edges.get((source, target), False) or (alive and passes)
+
+    def _remember(self, tensor: Tensor, sources: Sources) -> None:
+        self._alive.append(tensor)
+        self._sources[id(tensor)] = sources
+
+    def _sources_of(self, tensor: Tensor) -> Sources:
+        return self._sources.get(id(tensor), self._left)
+
+
+def _gradients(made: list[Tensor], asking: list[Tensor]) -> list[Tensor | None]:
+    cotangents = [torch.rand_like(y) + 0.5 for y in made]
+    return list(torch.autograd.grad(made, asking, cotangents, retain_graph=True, allow_unused=True))
+
+
+def _why_detached(made: list[Tensor]) -> str:
+    if not torch.is_grad_enabled():
+        return "it runs under torch.no_grad()"
+    if any(not (y.is_floating_point() or y.is_complex()) for y in made):
+        return f"its output is {str(made[0].dtype).removeprefix('torch.')}, which has no gradient"
+    return "its output is detached from its input"
+
+
+def _own_tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    leaves, _ = flatten(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _is_among(leaf: Any, tensors: list[Tensor]) -> bool:
+    return any(leaf is x for x in tensors)
+
+
+def _name(func: Any) -> str:
+    """Name a torch function; of a property, its own name rather than ``__get__``."""
+    name = getattr(func, "__name__", str(func))
+    return str(func.__self__.__name__) if name == "__get__" else str(name)
