@@ -128,7 +128,8 @@ def surrogate_unfit(d: Diagnosis) -> Advice | None:
     return Advice(
         "surrogate unfit",
         f"the network's differences, which the gradient sees, are wrong by {percent(d.gradient_error)}, "
-        f"{values} (before each fit); type a larger fit_steps, or replay=4, or call the module more often before judging it",
+        f"{values} (before each fit); type a larger fit_steps, or replay=4, or call the module more often before "
+        "judging it",
     )
 
 

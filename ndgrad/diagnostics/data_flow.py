@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from ndgrad.estimator import Estimator
@@ -35,6 +36,16 @@ class Node:
     trainable: bool = False
 
 
+@dataclass
+class Given:
+    """The tensors that a module or operation takes, as they were before it: it may change them in place."""
+
+    tensors: list[Tensor]
+    edges: list[GradientEdge | None]  # None where no gradient is asked for
+    sources: list[Sources]
+    versions: list[int]
+
+
 class Recorder(TorchFunctionMode):
     """Watches the modules and torch functions of one forward pass.
 
@@ -51,12 +62,14 @@ class Recorder(TorchFunctionMode):
         self._alive: list[Tensor] = []  # so that no id is given twice
         self._left: Sources = {}  # of the values that left torch
         self._opaque = 0  # depth inside modules that are one node
-        self._containers: list[int] = []  # how many nodes there were when each open container was entered
+        self._open: list[
+            tuple[int, Given]
+        ] = []  # of each open module: nodes made before it, what it was given
         self._quiet = False
         for path, module in model.named_modules():
             name = path or type(model).__name__
             single = isinstance(module, BlackBox | Estimator) or not any(True for _ in module.children())
-            module.register_forward_pre_hook(self._on_enter(single))
+            module.register_forward_pre_hook(self._on_enter(single), with_kwargs=True)
             module.register_forward_hook(self._on_leave(name, single), with_kwargs=True)
 
     def begin(self, arguments: Any) -> None:
@@ -73,99 +86,90 @@ class Recorder(TorchFunctionMode):
         for index, y in enumerate(tensors):
             name = "output" if len(tensors) == 1 else f"output {index}"
             self.nodes[name] = Node(name, f"{tuple(y.shape)}", "output")
-            self._connect([(y, y.requires_grad)], name)
+            self._connect([self._sources_of(y)], [y.requires_grad], name)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Hand the sources of the arguments on to the result, or make a node where the gradient stops."""
-        result = func(*args, **(kwargs or {}))
-        name = _name(func)
+        name, values = _name(func), kwargs or {}
         if self._quiet or self._opaque or name in _SHAPE_ONLY:
-            return result
-        given, made = _tensors((args, kwargs or {})), _tensors(result)
-        if name in _EXITS and given:
-            made = [given[0].detach()]
-        elif not made:
-            return result
+            return func(*args, **values)
+        given = self._take((args, values))
+        result = func(*args, **values)
+        made = _tensors(result)
+        if name in _EXITS and given.tensors:
+            made = [given.tensors[0].detach()]
         self._record_operation(name, given, made)
-        if name in _EXITS:
+        if name in _EXITS and made:
             self._left |= dict.fromkeys(self._sources_of(made[0]), False)
         return result
 
-    def _record_operation(self, name: str, given: list[Tensor], made: list[Tensor]) -> None:
-        passes, why = self._passes(given, made)
-        sources: Sources = {}
+    def _record_operation(self, name: str, given: Given, made: list[Tensor]) -> None:
+        passes, why = _passes(given, made)
+        sources: Sources = {} if given.tensors else dict(self._left)
         if why:
             key = self._add(name.strip("_"), Node(name, "operation", "broken", why))
-            self._connect(list(zip(given, passes, strict=True)), key)
+            self._connect(given.sources, passes, key)
             sources[key] = False
         else:
-            for x, comes_back in zip(given, passes, strict=True):
-                for source, alive in self._sources_of(x).items():
+            for own, comes_back in zip(given.sources, passes, strict=True):
+                for source, alive in own.items():
                     sources[source] = sources.get(source, False) or (alive and comes_back)
         for y in made:
             self._remember(y, sources)
 
     def _on_enter(self, single: bool) -> Callable[..., None]:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._containers.append(len(self.nodes))
+        def enter(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            self._open.append((len(self.nodes), self._take((args, kwargs))))
             self._opaque += single
 
         return enter
 
     def _on_leave(self, name: str, single: bool) -> Callable[..., Any]:
         def leave(module: nn.Module, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
-            nodes_before = self._containers.pop()
+            nodes_before, given = self._open.pop()
             self._opaque -= single
             # a container none of whose parts made a node computes by itself
             if self._opaque or not (single or len(self.nodes) == nodes_before):
                 return result
             self._quiet = True
             try:
-                return self._record_module(name, module, _tensors((args, kwargs)), result)
+                return self._record_module(name, module, given, result)
             finally:
                 self._quiet = False
 
         return leave
 
-    def _record_module(self, name: str, module: nn.Module, given: list[Tensor], result: Any) -> Any:
+    def _record_module(self, name: str, module: nn.Module, given: Given, result: Any) -> Any:
         leaves, rebuild = flatten(result)
         # what a module passes on unchanged becomes a tensor of its own, so that it is seen as made here
-        leaves = [y.view_as(y) if _is_among(y, given) else y for y in leaves]
+        leaves = [y.view_as(y) if _is_among(y, given.tensors) else y for y in leaves]
         made = [y for y in leaves if isinstance(y, Tensor)]
         estimator = module.estimator if isinstance(module, BlackBox) else module
         trainable = any(p.requires_grad for p in module.parameters())
         node = Node(name, type(module).__name__, "differentiable", path=name, trainable=trainable)
         if isinstance(estimator, Estimator):
-            passes, why = [x.requires_grad for x in given], ""
+            passes, why = [edge is not None for edge in given.edges], ""
             node.status = "bypassed" if isinstance(estimator, DiffBypass) else "estimated"
             node.detail = repr(estimator)
         else:
-            passes, why = self._passes(given, made)
+            passes, why = _passes(given, made)
         if why:
             node.status, node.detail = "broken", why
         key = self._add(name, node)
-        self._connect(list(zip(given, passes, strict=True)), key)
-        for y in made:
+        self._connect(given.sources, passes, key)
+        changed = [
+            x for x, version in zip(given.tensors, given.versions, strict=True) if x._version != version
+        ]
+        for y in [*made, *changed]:
             self._remember(y, {key: y.requires_grad})
         return rebuild(leaves)
 
-    def _passes(self, given: list[Tensor], made: list[Tensor]) -> tuple[list[bool], str]:
-        """Say for each argument whether a gradient comes back to it, and why none does where one should."""
-        asking = [x for x in given if x.requires_grad]
-        if not asking or not made:
-            return [x.requires_grad for x in given], ""
-        live = [y for y in made if y.requires_grad]
-        if not live:
-            return [False] * len(given), _why_detached(made)
-        grads = _gradients(live, asking)
-        if all(g is None for g in grads):
-            return [False] * len(given), "its output does not depend on its input differentiably"
-        if not any(g is not None and bool(g.any()) for g in grads):
-            return [False] * len(given), "its gradient is 0 at this input"
-        arrives = {id(x): g is not None for x, g in zip(asking, grads, strict=True)}
-        return [arrives.get(id(x), False) for x in given], ""
+    def _take(self, tree: Any) -> Given:
+        tensors = _tensors(tree)
+        edges = [get_gradient_edge(x) if x.requires_grad else None for x in tensors]
+        return Given(tensors, edges, [self._sources_of(x) for x in tensors], [x._version for x in tensors])
 
     def _add(self, name: str, node: Node) -> str:
         """Add a node under a name of its own: ``layer``, ``layer (2)``, ..."""
@@ -177,10 +181,10 @@ class Recorder(TorchFunctionMode):
         self.nodes[key] = node
         return key
 
-    def _connect(self, tensors: list[tuple[Tensor, bool]], target: str) -> None:
-        for x, passes in tensors:
-            for source, alive in self._sources_of(x).items():
-                self.edges[source, target] = self.edges.get((source, target), False) or (alive and passes)
+    def _connect(self, sources: list[Sources], passes: list[bool], target: str) -> None:
+        for own, comes_back in zip(sources, passes, strict=True):
+            for source, alive in own.items():
+                self.edges[source, target] = self.edges.get((source, target), False) or (alive and comes_back)
 
     def _remember(self, tensor: Tensor, sources: Sources) -> None:
         self._alive.append(tensor)
@@ -190,9 +194,23 @@ class Recorder(TorchFunctionMode):
         return self._sources.get(id(tensor), self._left)
 
 
-def _gradients(made: list[Tensor], asking: list[Tensor]) -> list[Tensor | None]:
-    cotangents = [torch.rand_like(y) + 0.5 for y in made]
-    return list(torch.autograd.grad(made, asking, cotangents, retain_graph=True, allow_unused=True))
+def _passes(given: Given, made: list[Tensor]) -> tuple[list[bool], str]:
+    """Say for each tensor given whether a gradient comes back to it, and why none does where one should."""
+    asking = [edge for edge in given.edges if edge is not None]
+    none = [False] * len(given.edges)
+    if not asking or not made:
+        return none, ""
+    live = [y for y in made if y.requires_grad]
+    if not live:
+        return none, _why_detached(made)
+    cotangents = [torch.rand_like(y) + 0.5 for y in live]
+    grads = iter(torch.autograd.grad(live, asking, cotangents, retain_graph=True, allow_unused=True))
+    arrived = [None if edge is None else next(grads) for edge in given.edges]
+    if all(g is None for g in arrived):
+        return none, "its output does not depend on its input differentiably"
+    if not any(g is not None and bool(g.any()) for g in arrived):
+        return none, "its gradient is 0 at this input"
+    return [g is not None for g in arrived], ""
 
 
 def _why_detached(made: list[Tensor]) -> str:

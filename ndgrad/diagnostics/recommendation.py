@@ -68,7 +68,7 @@ class Recommendation:
     Attributes:
         ranking: every candidate that the budget allows.
         estimator: a fresh instance of the best, ready for `wrap`.
-        objective: at the input, before any step.
+        objective: at the input, before any step, over all rows.
         evaluations: the budget, per row and gradient.
         steps: of one descent.
         spent: evaluations of the recommendation itself, per row.
@@ -150,7 +150,8 @@ def recommend(
         x: a tensor (B, ...), or a tuple of all positional arguments; where the descents start. Take inputs that the
             function will see: all rows together decide.
         evaluations: budget of one gradient, per row, the value's own included; at least 2.
-        loss: a torch function of the output, to one number or one per row; it is minimised. None: ``<v, f(x)>``.
+        loss: a torch function of the output, to one number, or one per row, which are summed; it is minimised. None:
+            ``<v, f(x)>``.
         cotangent: v, in the shapes of the output. None: standard normal, from ``seed``.
         optimizer: ``params -> torch.optim.Optimizer``, best the one you will use. None: Adam with a learning rate of
             0.05 times the deviation of the entries of x.
@@ -169,9 +170,11 @@ def recommend(
     Example:
         >>> import torch, ndgrad
         >>> x = torch.tensor([[1.3, -0.6, 0.4], [-0.9, 1.1, 0.2]])
-        >>> advice = ndgrad.recommend(torch.round, x, evaluations=9, loss=lambda y: y.square().sum(-1))
-        >>> advice.best.name.startswith("finite_difference")  # whose small steps see a staircase as flat
-        False
+        >>> advice = ndgrad.recommend(
+        ...     torch.round, x, evaluations=9, loss=lambda y: y.square().sum(-1), sigmas=[0.01, 0.5], steps=8
+        ... )
+        >>> advice.best.sigma  # narrow draws and small steps see a staircase as flat
+        0.5
         >>> box = ndgrad.wrap(torch.round, estimator=advice.estimator)
 
     """
@@ -258,7 +261,7 @@ def _descend(problem: Problem, estimator: Estimator, optimizer: Optimizer, steps
 
 def _score(problem: Problem, x: tuple[Tensor, ...], again: int, seed: int) -> float:
     with seeded(seed), torch.no_grad():
-        return mean(float(problem.objective(problem.f(*x))) for _ in range(again)) / problem.num_rows
+        return mean(float(problem.objective(problem.f(*x))) for _ in range(again))
 
 
 def _is_noisy(problem: Problem, seed: int) -> bool:
