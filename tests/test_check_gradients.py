@@ -268,5 +268,7 @@ def test_errors() -> None:
         check_gradients(torch.sin, point(), tolerance=0)
     with pytest.raises(ValueError, match="at least one floating tensor"):
         check_gradients(torch.sin, torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="at least one tensor to have a gradient"):
+        check_gradients(lambda x: float(x.sum()), point())
     with pytest.raises(ValueError, match=r"the path is cut.*ndgrad\.trace"):
         check_gradients(lambda x: x.detach() ** 2, point())

@@ -29,6 +29,8 @@ class Functional:
             raise ValueError("no argument can be differentiated: pass at least one floating tensor")
         with seeded(self.seed):
             outputs = self._outputs(self._at(self.x), self.copy)
+            if not outputs:
+                raise ValueError("the function must return at least one tensor to have a gradient")
             v = [torch.randn(y.shape, dtype=torch.float64) for y in outputs]
         object.__setattr__(self, "v", v)
 

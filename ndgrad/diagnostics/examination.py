@@ -190,7 +190,7 @@ def _profile(problem: Problem, gradient: Tensor, reference: Reference, sigma: fl
     if norms[row] == 0:
         return None
     direction = gradient / norms.clamp(min=torch.finfo(norms.dtype).tiny).unsqueeze(1)  # (B, n)
-    distance = torch.linspace(-3 * sigma, 3 * sigma, 121, dtype=gradient.dtype, device=gradient.device)
+    distance = torch.linspace(-3 * sigma, 3 * sigma, 121, dtype=gradient.dtype)
     values = problem.responses(distance.reshape(-1, 1, 1) * direction)[:, row]  # (K,)
     slope = float(reference.gradient[row] @ direction[row])
     return Profile(row, distance, values - values[len(values) // 2], float(norms[row]), slope)

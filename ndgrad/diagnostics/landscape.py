@@ -79,13 +79,13 @@ def survey(problem: Problem, sigma: float, affordable: int) -> Landscape:
 
 
 def _draws(problem: Problem, sigma: float, count: int) -> Tensor:
-    x = problem.inputs[0]
-    return sigma * gaussian(count, x.new_zeros(problem.num_rows, problem.num_inputs), None)  # (S, B, n)
+    like = torch.zeros(problem.num_rows, problem.num_inputs, dtype=problem.inputs[0].dtype)
+    return sigma * gaussian(count, like, None)  # (S, B, n)
 
 
 def _noise(problem: Problem) -> float:
     """Return the standard deviation of repeated values; 0 if they differ by no more than rounding."""
-    still = torch.zeros(_AGAIN, problem.num_rows, problem.num_inputs, device=problem.inputs[0].device)
+    still = torch.zeros(_AGAIN, problem.num_rows, problem.num_inputs)
     w = torch.cat([problem.responses(still) for _ in range(2)])  # (8, B)
     return float(w.var(0).mean().sqrt()) if (w.amax(0) - w.amin(0)).max() > _rounding(problem, w) else 0.0
 
@@ -117,7 +117,7 @@ def _jumps(problem: Problem, sigma: float) -> bool:
 
 
 def _jumps_along(problem: Problem, line: Tensor) -> bool:
-    t = torch.linspace(-2, 2, _INTERVALS + 1, dtype=torch.float64, device=line.device)
+    t = torch.linspace(-2, 2, _INTERVALS + 1, dtype=torch.float64)
     w = problem.responses(t.reshape(-1, 1, 1) * line)  # (65, B)
     steepest = (w[1:] - w[:-1]).abs().argmax(0, keepdim=True)  # (1, B)
     low, high = t[steepest], t[steepest + 1]

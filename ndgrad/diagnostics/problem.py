@@ -46,20 +46,20 @@ class Problem:
         return self.evaluator.num_evaluations // max(self.num_rows, 1)
 
     def responses(self, offsets: Tensor) -> Tensor:
-        """Return ``<v, f(x + offset)>`` for offsets (S, B, n), shape (S, B)."""
+        """Return ``<v, f(x + offset)>`` for offsets (S, B, n), shape (S, B), on the CPU in float64."""
         S = len(offsets)
         probes = tuple(
-            (x + offset.reshape(S, *x.shape).to(x.dtype)).flatten(0, 1)
+            (x + offset.reshape(S, *x.shape).to(x.device, x.dtype)).flatten(0, 1)
             for x, offset in zip(self.inputs, _cut(offsets, self.inputs), strict=True)
         )  # (S B, ...)
         values = as_tuple(self.f(*probes))
         return sum_rows(y.unflatten(0, (S, -1)) * v for y, v in zip(values, self.cotangent, strict=True))
 
     def gradient(self, estimator: Estimator) -> Tensor:
-        """Return one estimate of the objective's gradient at x in float64, (B, n)."""
+        """Return one estimate of the objective's gradient at x, (B, n), on the CPU in float64."""
         x = tuple(t.clone().requires_grad_() for t in self.inputs)
         y = self.outputs(estimator, x)
-        return side_by_side(torch.autograd.grad(y, x, self.cotangent, materialize_grads=True)).double()
+        return side_by_side(torch.autograd.grad(y, x, self.cotangent, materialize_grads=True)).cpu().double()
 
     def outputs(self, estimator: Estimator, x: Rows) -> Rows:
         """Return f(x), attached to the graph of x by the estimator."""
@@ -123,7 +123,7 @@ def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
 
 def sum_rows(terms: Any) -> Tensor:
     """Sum tensors (S, B, ...) over everything behind sample and row, (S, B), in float64."""
-    return torch.stack([term.double().flatten(2).sum(2) for term in map(_with_entries, terms)]).sum(0)
+    return torch.stack([term.cpu().double().flatten(2).sum(2) for term in map(_with_entries, terms)]).sum(0)
 
 
 def inner(v: Rows, y: Rows) -> Tensor:
