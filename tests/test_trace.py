@@ -16,6 +16,11 @@ from ndgrad import trace
 from ndgrad.diagnostics import draw
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 class Model(nn.Module):
     """Holds modules by name and runs a function of them."""
 
@@ -244,6 +249,58 @@ def test_shapes_and_dangling_operations_are_no_breaks() -> None:
     graph = trace(Model(run, first=nn.Linear(3, 4), last=nn.Linear(4, 1)), x())
     assert list(graph.nodes) == ["input", "first", "last", "output"]
     assert graph.graph["summary"] == "differentiable throughout"
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return 2 * z
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:
+        return 2 * v
+
+
+class Added(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
+        return v, v
+
+
+class Unfinished(Doubled):
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:
+        raise NotImplementedError("no derivative yet\nsorry")
+
+
+def test_autograd_functions_are_seen_through() -> None:
+    def run(m: Any, z: Tensor) -> Tensor:
+        h = m.first(z)
+        g = Doubled.apply(h)
+        return m.last(Doubled.apply(Added.apply(g, g) + g))
+
+    graph = trace(Model(run, first=nn.Linear(3, 4), last=nn.Linear(4, 1)), x())
+    assert edges(graph) == {("input", "first"): True, ("first", "last"): True, ("last", "output"): True}
+    again = trace(
+        Model(
+            lambda m, z: m.last(m.first(z).detach().requires_grad_()),
+            first=nn.Linear(3, 4),
+            last=nn.Linear(4, 1),
+        ),
+        x(),
+    )
+    assert edges(again)["detach", "last"] is False
+    plain = trace(Model(lambda m, z: Doubled.apply(z)), x())
+    assert plain.nodes["Model"]["status"] == "differentiable"
+
+
+def test_a_backward_pass_that_raises_is_broken() -> None:
+    graph = trace(nn.Sequential(nn.Linear(3, 4), Model(lambda m, z: Unfinished.apply(z))), x())
+    assert graph.nodes["1"]["detail"] == "its backward pass raises: no derivative yet"
 
 
 def test_in_place_changes_are_seen() -> None:

@@ -58,13 +58,16 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes: dict[str, Node] = {}
         self.edges: dict[tuple[str, str], bool] = {}  # -> whether a gradient passes
-        self._sources: dict[int, Sources] = {id(p): {} for p in _own_tensors(model)}
+        own = _own_tensors(model)
+        # for each tensor also whether it required a gradient when it was recorded
+        self._sources: dict[int, tuple[Sources, bool]] = {id(p): ({}, p.requires_grad) for p in own}
         self._alive: list[Tensor] = []  # so that no id is given twice
         self._left: Sources = {}  # of the values that left torch
         self._opaque = 0  # depth inside modules that are one node
-        self._open: list[
-            tuple[int, Given]
-        ] = []  # of each open module: nodes made before it, what it was given
+        self._made_by: dict[
+            Any, Sources
+        ] = {}  # the same by autograd's node, for functions that torch does not show
+        self._open: list[tuple[int, Given]] = []  # nodes made before each open module, and what it was given
         self._quiet = False
         for path, module in model.named_modules():
             name = path or type(model).__name__
@@ -188,10 +191,28 @@ class Recorder(TorchFunctionMode):
 
     def _remember(self, tensor: Tensor, sources: Sources) -> None:
         self._alive.append(tensor)
-        self._sources[id(tensor)] = sources
+        self._sources[id(tensor)] = sources, tensor.requires_grad
+        if tensor.requires_grad:
+            self._made_by[get_gradient_edge(tensor).node] = sources
 
     def _sources_of(self, tensor: Tensor) -> Sources:
-        return self._sources.get(id(tensor), self._left)
+        """Look a tensor up; one made by an autograd Function has the sources that its graph leads to.
+
+        Operations inside such a function are seen, without gradients, but not that its result has one.
+        """
+        known, required_grad = self._sources.get(id(tensor), (None, False))
+        if known is not None and required_grad == tensor.requires_grad:
+            return known
+        found: Sources = {}
+        pending, seen = ([get_gradient_edge(tensor).node] if tensor.requires_grad else []), set()
+        while pending:
+            node = pending.pop()
+            if node in self._made_by:
+                found |= self._made_by[node]
+            elif node not in seen:
+                seen.add(node)
+                pending += [before for before, _ in node.next_functions if before is not None]
+        return found or known or self._left
 
 
 def _passes(given: Given, made: list[Tensor]) -> tuple[list[bool], str]:
@@ -204,7 +225,10 @@ def _passes(given: Given, made: list[Tensor]) -> tuple[list[bool], str]:
     if not live:
         return none, _why_detached(made)
     cotangents = [torch.rand_like(y) + 0.5 for y in live]
-    grads = iter(torch.autograd.grad(live, asking, cotangents, retain_graph=True, allow_unused=True))
+    try:
+        grads = iter(torch.autograd.grad(live, asking, cotangents, retain_graph=True, allow_unused=True))
+    except RuntimeError as error:
+        return none, f"its backward pass raises: {str(error).splitlines()[0]}"
     arrived = [None if edge is None else next(grads) for edge in given.edges]
     if all(g is None for g in arrived):
         return none, "its output does not depend on its input differentiably"
