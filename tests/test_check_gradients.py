@@ -192,6 +192,11 @@ def test_a_random_gradient_is_judged_by_its_mean() -> None:
     assert wrong.relative_error == pytest.approx(0.2, abs=3 * wrong.standard_error + 0.03)
 
 
+def test_an_estimator_with_its_own_generator_draws_anew_for_each_estimate() -> None:
+    estimator = ndgrad.EvolutionStrategy(1, 0.1, generator=torch.Generator().manual_seed(3))
+    assert check_gradients(box(estimator), point()[:1], repeats=5).repeats == 5
+
+
 def test_noise_that_hides_the_slope_is_said() -> None:
     result = check_gradients(box(scaled(1.0)), point(), repeats=8, tolerance=0.15)
     assert result.passed is None
