@@ -1,6 +1,15 @@
 """ndgrad: gradients for functions that have none, as ``torch.nn.Module``s."""
 
 from ndgrad.adaptive_sigma import AdaptiveSigma
+from ndgrad.diagnostics import (
+    Diagnosis,
+    GradientCheck,
+    Recommendation,
+    check_gradients,
+    diagnose,
+    recommend,
+    trace,
+)
 from ndgrad.errors import (
     FunctionError,
     NdgradError,
@@ -39,6 +48,7 @@ __all__ = [
     "BlackBox",
     "BlackboxInterpolation",
     "ControlVariate",
+    "Diagnosis",
     "DiffBypass",
     "Estimator",
     "EvolutionStrategy",
@@ -46,6 +56,7 @@ __all__ = [
     "FiniteDifference",
     "FlatEstimator",
     "FunctionError",
+    "GradientCheck",
     "ImplicitMLE",
     "LeastSquares",
     "Mixture",
@@ -54,9 +65,14 @@ __all__ = [
     "OutputError",
     "OutputTypeError",
     "PerturbedOptimizer",
+    "Recommendation",
     "ScoreFunction",
     "SecondDerivativeError",
     "StraightThrough",
     "VJPEstimator",
+    "check_gradients",
+    "diagnose",
+    "recommend",
+    "trace",
     "wrap",
 ]

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import descent_path, overhead, quadratic_sine_accuracy
+from benchmarks import descent_path, overhead, quadratic_sine_accuracy, recommendations
 from benchmarks.tasks import TASKS
 
 
@@ -59,3 +59,18 @@ def test_descent_path_results(tmp_path):
     for name, (base, _) in descent_path.REQUIREMENTS.items():
         assert results["ratios"][name] == pytest.approx(errors[name] / errors[base])
     assert json.loads((tmp_path / "descent_path.json").read_text()) == results
+
+
+def test_recommendations(tmp_path, capsys):
+    config = recommendations.Config(
+        tasks=("quadratic_sine", "sign_layer"), seeds=2, steps=3, recommend_steps=2, out=tmp_path
+    )
+    results = recommendations.main(config)
+    for task in results["tasks"].values():
+        best = task["reductions"][task["best"]]
+        assert best == max(task["reductions"].values())
+        assert task["ratios"] == [task["reductions"][name] / best for name in task["recommended"]]
+        assert task["least_ratio"] <= task["mean_ratio"] <= 1
+    assert results["good_tasks"] == sum(task["mean_ratio"] >= 0.8 for task in results["tasks"].values())
+    assert "of 2 tasks reach" in capsys.readouterr().out
+    assert json.loads((tmp_path / "recommendations.json").read_text()) == json.loads(json.dumps(results))

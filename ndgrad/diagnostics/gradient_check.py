@@ -1,0 +1,218 @@
+"""``ndgrad.check_gradients``: is this gradient the derivative of this function?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ndgrad.diagnostics.directional import Functional
+from ndgrad.diagnostics.isolation import seeded
+from ndgrad.diagnostics.taylor import Line, follow
+from ndgrad.diagnostics.wording import percent
+from ndgrad.validation import one_of, positive_float, positive_int
+
+_DIRECTIONS = 4
+_LINEAR = 0.01  # relative error that must be excluded before remainders lost in rounding count as none
+_CONSTANT = (
+    "the function is constant around x, and the gradient is 0: right, but nothing to learn from; if its values move "
+    "in steps, give it a gradient by ndgrad.wrap"
+)
+Finding = tuple[bool | None, float, float, str]  # passed, relative error, its standard error, verdict
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What `check_gradients` found; ``print`` shows it as a table, its truth value is that of ``passed is True``.
+
+    Attributes:
+        method: ``"taylor"`` or ``"finite_difference"``.
+        passed: whether the gradient is right; None where noise or rounding hides the answer.
+        verdict: the answer in words.
+        slope: of log remainder against log h, the lowest of all directions: 2 if the gradient is right, 1 if not;
+            infinite where the remainder vanishes, NaN where it was not measured.
+        steps: the h, (K,); for finite differences the step of each entry, (N,).
+        remainders: ``|f(x + h d) - f(x) - h g.d|``, (D, K); for finite differences ``|g - difference|``, (N,).
+        relative_error: of the gradient in the tested directions, as far as it can be measured.
+        standard_error: of ``relative_error``, from the repeated estimates; 0 for a deterministic gradient.
+        repeats: how many estimates of the gradient were averaged.
+
+    """
+
+    method: str
+    passed: bool | None
+    verdict: str
+    slope: float
+    steps: Tensor
+    remainders: Tensor
+    relative_error: float
+    standard_error: float
+    repeats: int
+
+    def __bool__(self) -> bool:
+        return self.passed is True
+
+    def __str__(self) -> str:
+        word = {True: "right", False: "WRONG", None: "undecided"}[self.passed]
+        lines = [f"gradient check by {self.method.replace('_', ' ')}: {word}", f"  {self.verdict}"]
+        if self.method == "taylor":
+            lines += ["", "         h   largest remainder"]
+            worst = self.remainders.amax(0)
+            lines += [
+                f"  {h:8.1e}   {r:8.1e}" for h, r in zip(self.steps.tolist(), worst.tolist(), strict=True)
+            ]
+        return "\n".join(lines)
+
+
+def check_gradients(
+    module: Callable[..., Any],
+    x: Any,
+    method: str = "taylor",
+    *,
+    repeats: int = 64,
+    tolerance: float = 0.05,
+    seed: int = 0,
+) -> GradientCheck:
+    r"""Test whether the backward pass of ``module`` gives the derivative of its forward pass.
+
+    With :math:`\varphi(x) = \langle v, f(x) \rangle` for a random v and g the gradient that backward gives,
+
+    .. math:: R(h) = |\varphi(x + h d) - \varphi(x) - h\, g \cdot d|
+
+    falls as :math:`h^2` if g is right and as h if it is not, along each of four random directions d: no step has to
+    be chosen. ``"finite_difference"`` compares every entry with a central difference instead, which names the wrong
+    entries at 2 N evaluations.
+
+    Values and gradient are computed with the same random numbers, so that dropout passes. A gradient that fails and
+    depends on them is an estimate: the mean of ``repeats`` of them is tested instead, its standard error is part of
+    the verdict, and smoothing counts as right up to ``tolerance``.
+
+    Args:
+        module: a `BlackBox`, any module, or any function of tensors, such as the ``apply`` of an autograd Function.
+            It is called on a copy: parameters, statistics, estimators and random numbers stay as they are.
+        x: a tensor, or a tuple of all positional arguments. Every floating tensor in it is tested; float64 resolves
+            far smaller errors than float32.
+        method: ``"taylor"`` or ``"finite_difference"``.
+        repeats: estimates to average where the gradient is random, at least 2.
+        tolerance: relative error that a random gradient may have, 0 < tolerance.
+        seed: of v, d and the estimates.
+
+    Raises:
+        ValueError: for another method, no floating input, or an output that does not depend on the input.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> class Square(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.save_for_backward(x)
+        ...         return x**2
+        ...     @staticmethod
+        ...     def backward(ctx, v):
+        ...         return v * ctx.saved_tensors[0]  # the factor 2 is missing
+        >>> x = torch.tensor([0.3, -1.2, 0.8], dtype=torch.float64)
+        >>> result = ndgrad.check_gradients(Square.apply, x)
+        >>> print(result.passed, round(result.slope, 2))
+        False 1.0
+        >>> print(result.verdict)
+        slope 1.00 instead of 2: the gradient is 0.500 times the derivative: a factor is missing or doubled
+
+    """
+    one_of("method", method, ("taylor", "finite_difference"))
+    positive_int("repeats", repeats, least=2)
+    positive_float("tolerance", tolerance)
+    phi = Functional(module, x if isinstance(x, tuple) else (x,), seed)
+    if method == "finite_difference":
+        from ndgrad.diagnostics.entries import compare_entries
+
+        return compare_entries(phi, _samples(phi, repeats), tolerance)
+    return _taylor(phi, repeats, tolerance)
+
+
+def _samples(phi: Functional, repeats: int) -> Tensor:
+    """Return independent estimates of the gradient, (T, N); T = 1 if all random numbers lead to the same."""
+    first, second = phi.gradient(), phi.gradient(1)
+    if torch.equal(first, second):
+        return first.unsqueeze(0)
+    return torch.stack([first, second, *(phi.gradient(draw) for draw in range(2, repeats))])
+
+
+def _taylor(phi: Functional, repeats: int, tolerance: float) -> GradientCheck:
+    """Check one gradient under the random numbers of the values; where that fails and they matter, the mean of many."""
+    one = _check(phi, phi.gradient().unsqueeze(0), tolerance)
+    if one.passed is not False:
+        return one
+    samples = _samples(phi, repeats)
+    return _check(phi, samples, tolerance) if len(samples) > 1 else one
+
+
+def _check(phi: Functional, samples: Tensor, tolerance: float) -> GradientCheck:
+    with seeded(phi.seed):
+        directions = torch.randn(_DIRECTIONS, len(phi.x), dtype=torch.float64) * phi.scale  # (D, N)
+    lines = [follow(phi, samples, d) for d in directions]
+    size = max(float((samples.mean(0) * phi.scale).norm()), max(abs(line.derivative) for line in lines))
+    slope = min((line.slope for line in lines if not math.isnan(line.slope)), default=math.nan)
+    finding: Finding = (True, 0.0, 0.0, _CONSTANT)
+    if size > 0 and len(samples) == 1:
+        finding = _exact_verdict(lines, size, slope, math.sqrt(phi.rounding))
+    elif size > 0:
+        finding = _mean_verdict(lines, size, slope, len(samples), tolerance)
+    passed, error, noise, verdict = finding
+    return GradientCheck(
+        "taylor", passed, verdict, slope, lines[0].steps, torch.stack([line.remainders for line in lines]),
+        error, noise, len(samples),
+    )  # fmt: skip
+
+
+def _exact_verdict(lines: list[Line], size: float, slope: float, resolution: float) -> Finding:
+    """Judge a gradient without noise; relative errors below ``resolution`` cannot be told from rounding."""
+    error = max(abs(line.deviation) for line in lines) / size
+    bound = max(line.bound for line in lines) / size
+    if 1.8 <= slope < math.inf:
+        return True, error, 0.0, f"slope {slope:.2f}: the gradient is right"
+    if bound < resolution or (slope == math.inf and bound < _LINEAR):
+        return True, error, 0.0, f"the remainder vanishes: the gradient is right to {bound:.0e} of its size"
+    if not math.isfinite(slope):
+        hint = "too few remainders stand out of rounding to measure a slope; pass x in float64"
+        return None, error, 0.0, hint
+    if error < resolution:
+        limit = f"the gradient is right to {percent(error)}, as far as {resolution:.0e}, the dtype's resolution, allows"
+        return True, error, 0.0, f"slope {slope:.2f}, but {limit}"
+    return False, error, 0.0, f"slope {slope:.2f} instead of 2: {_name_the_fault(lines, error)}"
+
+
+def _mean_verdict(lines: list[Line], size: float, slope: float, repeats: int, tolerance: float) -> Finding:
+    worst = max(lines, key=lambda line: abs(line.deviation) - 3 * line.standard_error)
+    error, noise = abs(worst.deviation) / size, max(line.standard_error for line in lines) / size
+    found = f"the mean of {repeats} estimates is off by {percent(error)} ± {percent(noise)} (standard error)"
+    if error - 3 * noise > tolerance:
+        cause = (
+            "if the estimator is right, its sigma is too large or its surrogate unfit: see ndgrad.diagnose"
+        )
+        return False, error, noise, f"{found}: {_name_the_fault(lines, error)}; {cause}"
+    if error + 3 * noise > 2 * tolerance:
+        needed = math.ceil(repeats * (3 * noise / tolerance) ** 2)
+        return None, error, noise, f"{found}: noise hides the slope; type repeats={max(needed, 2 * repeats)}"
+    seen = f"slope {slope:.2f}" if math.isfinite(slope) else "noise hides the slope"
+    return True, error, noise, f"{found}: right within {percent(2 * tolerance)}; {seen}"
+
+
+def _name_the_fault(lines: list[Line], error: float) -> str:
+    """Say what kind of mistake turns the derivative into this gradient."""
+    derivatives = torch.tensor([line.derivative for line in lines], dtype=torch.float64)
+    given = torch.tensor([line.derivative - line.deviation for line in lines], dtype=torch.float64)
+    factor = float((given @ derivatives) / (derivatives @ derivatives))
+    if float((given - factor * derivatives).norm()) > 0.2 * abs(1 - factor) * float(derivatives.norm()):
+        return (
+            f"the gradient is off by {percent(error)} of its size, by no common factor; method='finite_difference' "
+            "names the wrong entries"
+        )
+    if abs(factor + 1) < 0.05:
+        return "the gradient has the wrong sign"
+    if abs(factor) < 0.01:
+        return "the gradient is 0 where the function is not constant"
+    return f"the gradient is {factor:.3f} times the derivative: a factor is missing or doubled"
