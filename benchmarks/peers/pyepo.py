@@ -1,0 +1,79 @@
+"""PyEPO's modules around a solver (Tang and Khalil 2024): perturbed, interpolated, and implicit likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.peers.peer import Estimate, Peer, Problem
+
+_KAPPA = 5.0  # of the sum of Gammas, the library's default
+_ITERATIONS = 10
+_DEVIATION = sum(_KAPPA / i**2 for i in range(1, _ITERATIONS + 1)) ** 0.5 / _KAPPA  # of one such number
+
+
+def make(build: Callable[[Any, Any, Problem], Any]) -> Estimate:
+    import pyepo
+    from pyepo.model.opt import optModel
+
+    class Solver(optModel):  # type: ignore[misc]
+        """The black box as PyEPO's solver: costs in, solution out, one at a time."""
+
+        def __init__(self, problem: Problem) -> None:
+            self.problem = problem
+            super().__init__()
+            self.modelSense = getattr(pyepo.EPO, str(problem.sense).upper())
+
+        def _getModel(self) -> tuple[None, range]:
+            return None, range(self.problem.num_inputs)
+
+        def setObj(self, c: Any) -> None:
+            self.costs = torch.as_tensor(c)
+
+        def solve(self) -> tuple[Any, float]:
+            return self.problem.f(self.costs[None])[0].numpy(), 0.0  # no module here reads the objective
+
+    def estimate(problem: Problem) -> Tensor:
+        x = problem.x.clone().requires_grad_()
+        y = build(pyepo.func, Solver(problem), problem)(x)
+        (g,) = torch.autograd.grad(y, x, problem.v)
+        return g
+
+    return estimate
+
+
+def _perturbed(func: Any, solver: Any, p: Problem) -> Any:
+    return func.perturbedOpt(solver, n_samples=p.num_samples, sigma=p.sigma, seed=p.seed)
+
+
+def _interpolated(lambd: float, func: Any, solver: Any, _: Problem) -> Any:
+    return func.blackboxOpt(solver, lambd=lambd)
+
+
+def _implicit(lambd: float, func: Any, solver: Any, p: Problem) -> Any:
+    law = func.utils.sumGammaDistribution(_KAPPA, _ITERATIONS, seed=p.seed)
+    return func.implicitMLE(
+        solver, n_samples=p.num_samples, sigma=p.sigma / _DEVIATION, lambd=lambd, distribution=law
+    )
+
+
+_peer = partial(Peer, "pyepo", "pyepo", kind="solver")
+PEERS = {
+    "pyepo_dpo": _peer(
+        make=partial(make, _perturbed), note="leave-one-out baseline, its default", minimum_samples=2
+    ),
+    "pyepo_dbb": _peer(
+        make=partial(make, partial(_interpolated, 10.0)),
+        note="lambda 10, the default; two evaluations whatever the budget",
+        probes_per_sample=0, value=2,
+    ),
+    "pyepo_imle": _peer(
+        make=partial(make, partial(_implicit, 1.0)),
+        note="lambda 1, which is nearer to the smoothed gradient than the default 10; noise of deviation sigma",
+        probes_per_sample=2,
+    ),
+}  # fmt: skip
