@@ -119,7 +119,7 @@ def _record(each: Combination, effort: Effort, configuration: dict[str, Any]) ->
         sigma=task.sigma,
         seeds=seeds,
         configuration=configuration,
-        versions=versions(),
+        versions=versions(*([] if each.peer is None else [each.peer.library])),
         device=device(),
         threads=threads(),
     )

@@ -22,22 +22,22 @@ class Config:
     """Names of tasks, separated by blanks or commas; "all" for every one, none for the quick ones."""
     estimators: tuple[str, ...] = ()
     """Names of estimators; none means all of ours."""
-    peers: bool = False
-    """Add the estimators of other libraries, where they are installed (pip install 'ndgrad[peers]')."""
     evaluations: tuple[int, ...] = ()
     """Budgets: evaluations per row and backward, the value's own included. Default 17 41; with --quick 17."""
-    fractions: tuple[float, ...] = ()
-    """Budgets as multiples of the task's n inputs, in the place of --evaluations: 0.1 1 10. The value adds one."""
     seeds: int | None = None
     """Independent estimates of every gradient, at least 2. Default 5; with --quick 2."""
-    optimisation_steps: int | None = None
-    """Steps of every descent, 0 for none. Default 25; with --quick 8."""
     out: Path = Path("results/compare")
     """Folder for results.json, results.csv, skipped.json, the plots and report.html."""
     threads: int = 1
     """Threads of torch; the operations are small, and one thread gives the same numbers everywhere."""
     quick: bool = False
     """A look in under half a minute: one budget, fewer seeds, short optimisations."""
+    peers: bool = False
+    """Add the estimators of other libraries, where they are installed (pip install 'ndgrad[peers]')."""
+    fractions: tuple[float, ...] = ()
+    """Budgets as multiples of the task's n inputs, in the place of --evaluations: 0.1 1 10. The value adds one."""
+    optimisation_steps: int | None = None
+    """Steps of every descent, 0 for none. Default 25; with --quick 8."""
 
 
 @dataclass(frozen=True)

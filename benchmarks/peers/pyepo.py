@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -50,15 +51,24 @@ def _perturbed(func: Any, solver: Any, p: Problem) -> Any:
     return func.perturbedOpt(solver, n_samples=p.num_samples, sigma=p.sigma, seed=p.seed)
 
 
-def _interpolated(lambd: float, func: Any, solver: Any, _: Problem) -> Any:
-    return func.blackboxOpt(solver, lambd=lambd)
+def _interpolated(func: Any, solver: Any, p: Problem) -> Any:
+    return func.blackboxOpt(solver, lambd=2 * _lambda(p))
 
 
-def _implicit(lambd: float, func: Any, solver: Any, p: Problem) -> Any:
+def _implicit(func: Any, solver: Any, p: Problem) -> Any:
     law = func.utils.sumGammaDistribution(_KAPPA, _ITERATIONS, seed=p.seed)
     return func.implicitMLE(
-        solver, n_samples=p.num_samples, sigma=p.sigma / _DEVIATION, lambd=lambd, distribution=law
+        solver, n_samples=p.num_samples, sigma=p.sigma / _DEVIATION, lambd=_lambda(p), distribution=law
     )
+
+
+def _lambda(p: Problem) -> float:
+    """Shift the costs by as much as noise of deviation sigma does, ``lambda |v| = sigma sqrt(n)``, row for row about.
+
+    The default 10 is made for normalised costs. Of the multiples 0.1, 0.3, 1, 2, 4 tried on the ranking task, 1 had
+    the lowest error with noise and 2 without.
+    """
+    return p.sigma * math.sqrt(p.num_inputs) / float(p.v.norm(dim=1).mean().clamp_min(1e-12))
 
 
 _peer = partial(Peer, "pyepo", "pyepo", kind="solver")
@@ -67,13 +77,13 @@ PEERS = {
         make=partial(make, _perturbed), note="leave-one-out baseline, its default", minimum_samples=2
     ),
     "pyepo_dbb": _peer(
-        make=partial(make, partial(_interpolated, 10.0)),
-        note="lambda 10, the default; two evaluations whatever the budget",
+        make=partial(make, _interpolated),
+        note="lambda |v| = 2 sigma sqrt(n); two evaluations whatever the budget",
         probes_per_sample=0, value=2,
     ),
     "pyepo_imle": _peer(
-        make=partial(make, partial(_implicit, 1.0)),
-        note="lambda 1, which is nearer to the smoothed gradient than the default 10; noise of deviation sigma",
+        make=partial(make, _implicit),
+        note="lambda |v| = sigma sqrt(n); sums of Gammas with deviation sigma",
         probes_per_sample=2,
     ),
 }  # fmt: skip
