@@ -24,10 +24,11 @@ from torch import Tensor
 
 import ndgrad
 from benchmarks.measure import gradient
-from benchmarks.peers import PEERS, Peer, Problem
+from benchmarks.peers import PEERS, Peer, Problem, installed
+from benchmarks.peers.estimator import as_variant
 from benchmarks.provenance import provenance, versions, write_json
 from benchmarks.tasks.quadratic_sine import quadratic_sine
-from benchmarks.variants import BudgetTooSmallError, Variant
+from benchmarks.variants import BudgetTooSmallError
 
 VECTORISED = ("storchastic_batch_average", "evotorch_functional", "optax_perturbations", "scipy_central")
 """Those that hand the black box all rows at once."""
@@ -44,11 +45,13 @@ _WARM_BYTES = 24 * 2**20  # as in benchmarks.overhead
 class Config:
     """Sizes of the call."""
 
-    num_inputs: int = 30
+    num_inputs: int = 20
     batch: int = 256
     evaluations: int = 64
     """Per row, the value included where a library needs it."""
     sigma: float = 0.05
+    peers: tuple[str, ...] = ()
+    """Names of peers; none means all that are installed."""
     repeats: int = 15
     """Rounds; in each, every call has its turn, a quick one as often as fits into a tenth of a second."""
     threads: int = 1
@@ -61,7 +64,7 @@ def main(config: Config) -> dict[str, Any]:
     """Time every call; prints and returns medians and ratios."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(0)
-    calls = dict(_calls(config))
+    calls = {name: call for name, call in _calls(config) if name in {*OURS, *(config.peers or (name,))}}
     seconds = interleaved(calls, config.repeats)
     results = summary(seconds) | {"skipped": sorted(_skipped(calls))} | provenance(config)
     results["versions"] = versions(*sorted({PEERS[name].library for name in calls if name in PEERS}))
@@ -121,9 +124,9 @@ def _calls(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         estimator = ndgrad.EvolutionStrategy(samples, config.sigma, pairs, directions)
         yield name, _wrapped(ndgrad.wrap(quadratic_sine, estimator=estimator), x, v)
     for name, peer in PEERS.items():
-        samples = _num_samples(peer, config)
-        if samples is not None and peer.reason_to_skip(_NoTask(config.num_inputs), samples) is None:  # type: ignore[arg-type]
-            yield name, _peer(peer, Problem(quadratic_sine, x, v, config.sigma, samples, 0))
+        possible = _num_samples(peer, config)
+        if possible is not None:
+            yield name, _peer(peer, Problem(quadratic_sine, x, v, config.sigma, possible, 0))
     yield from _other_ways(x, v, config)
 
 
@@ -136,31 +139,20 @@ def _peer(peer: Peer, problem: Problem) -> Callable[[], object]:
     return lambda: estimate(problem)
 
 
-@dataclass(frozen=True)
-class _NoTask:
-    """What a peer asks of a task before it runs."""
-
-    num_inputs: int
-    sense: None = None
-
-
 def _num_samples(peer: Peer, config: Config) -> int | None:
-    """Count the samples that the budget allows, or None where it allows none."""
-    spending = Variant(
-        lambda task, samples: ndgrad.FiniteDifference(), peer.probes_per_sample, peer.probes_per_input,
-        peer.minimum_samples, peer.learns, peer.value,
-    )  # fmt: skip
+    """Count the samples that the budget allows; None where the peer cannot run."""
     try:
-        return spending.num_samples(config.evaluations, config.num_inputs)
+        samples = as_variant(peer, config.evaluations).num_samples(config.evaluations, config.num_inputs)
     except BudgetTooSmallError:
         return None
+    return None if peer.reason_to_skip(config.num_inputs, None, samples) else samples
 
 
 def _other_ways(x: Tensor, v: Tensor, config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     """Time what the comparison of accuracies does not use."""
-    if PEERS["evotorch_symmetric"].reason_to_skip(_NoTask(config.num_inputs), 1) is None:  # type: ignore[arg-type]
+    if installed("evotorch"):
         yield "evotorch_functional", _evotorch_functional(x, v, config)
-    if PEERS["torchopt_antithetic"].reason_to_skip(_NoTask(config.num_inputs), 1) is None:  # type: ignore[arg-type]
+    if installed("torchopt"):
         yield "torchopt_sum_over_batch", _torchopt_sum(x, v, config)
 
 
@@ -206,8 +198,12 @@ def _print(results: dict[str, Any]) -> None:
         quick = f", {best[name]:.2f} x the quickest (at least 1)" if name in best else ""
         print(f"  {name:28s} {value:10.3f} ms {beside}{quick}")
     if results["torchopt_at_least"] is not None:
-        print(f"TorchOpt, row by row: at least {results['torchopt_at_least']:.0f} x ours ({_TORCHOPT_LIMIT:.0f} wanted)")
-    print(f"not timed (not installed, no solver, or budget too small): {', '.join(results['skipped']) or 'none'}")
+        print(
+            f"TorchOpt, row by row: at least {results['torchopt_at_least']:.0f} x ours ({_TORCHOPT_LIMIT:.0f} wanted)"
+        )
+    print(
+        f"not timed (not installed, no solver, or budget too small): {', '.join(results['skipped']) or 'none'}"
+    )
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _first(run: Path) -> list[dict[str, Any]]:
     rows = _read(run / "results.json")
     if not rows:
-        raise FileNotFoundError(f"{run}: no results.json with results; write it with compare_estimators --peers")
+        raise FileNotFoundError(
+            f"{run}: no results.json with results; write it with compare_estimators --peers"
+        )
     return rows
 
 
@@ -91,10 +93,14 @@ def _verdict(found: Verdict) -> dict[str, Any]:
 
 def _print(found: list[Verdict]) -> None:
     for each in found:
-        print(f"{each.ours.task}, {each.ours.evaluations} evaluations ({each.ours.budget}): {each.sentence()}")
+        print(
+            f"{each.ours.task}, {each.ours.evaluations} evaluations ({each.ours.budget}): {each.sentence()}"
+        )
         wanted = _WANTED.get((each.ours.task, each.ours.evaluations))
         if wanted is not None and each.sampling is not None:
-            print(f"  best sampling peer {each.ratio(each.sampling):.3g} times ours; at least {wanted:g} wanted")
+            print(
+                f"  best sampling peer {each.ratio(each.sampling):.3g} times ours; at least {wanted:g} wanted"
+            )
     worse = sum(bool(each.better) for each in found)
     print(f"a peer is better by more than two standard errors in {worse} of {len(found)} tables")
 

@@ -162,4 +162,4 @@ def reason_to_skip(combination: Combination) -> str | None:
         num_samples = combination.num_samples()
     except BudgetTooSmallError as error:
         return str(error)
-    return None if peer is None else peer.reason_to_skip(task, num_samples)
+    return None if peer is None else peer.reason_to_skip(task.num_inputs, task.sense, num_samples)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.records import Record
 from benchmarks.peers import PEERS
+from benchmarks.records import Record
 from benchmarks.variants import VARIANTS
 
 _COLUMNS = 3
@@ -127,9 +127,7 @@ def _logarithmic(axis: Axes, values: list[float]) -> None:
 def _mark_skipped(axis: Axes, run: set[str], heights: dict[str, int]) -> None:
     for name in heights.keys() - run:
         place = (0.02, heights[name])  # x as a share of the panel's width
-        axis.annotate(
-            "skipped", place, xycoords=("axes fraction", "data"), va="center", size=7
-        )
+        axis.annotate("skipped", place, xycoords=("axes fraction", "data"), va="center", size=7)
 
 
 def _dots(

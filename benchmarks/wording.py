@@ -23,7 +23,9 @@ class Column:
     cell: Callable[[Record], str]
 
 
-_RAW = Column("raw error", "before conversion", lambda r: number(r.raw_relative_error) if r.conversion else "–")
+_RAW = Column(
+    "raw error", "before conversion", lambda r: number(r.raw_relative_error) if r.conversion else "–"
+)
 _COLUMNS = (
     Column("estimator", "", lambda r: r.estimator),
     Column("draws", "per row", lambda r: str(r.num_samples) if r.num_samples else "–"),

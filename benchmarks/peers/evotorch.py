@@ -24,7 +24,9 @@ def make(name: str, divisor: str, solutions_per_sample: int) -> Estimate:
         law = getattr(distributions, name)(parameters)
         samples = law.sample(problem.num_samples * solutions_per_sample)  # (S, n)
         # "max": the gradient of the fitness itself, not of its negative
-        gradients = law.compute_gradients(samples, value(samples), objective_sense="max", ranking_method="raw")
+        gradients = law.compute_gradients(
+            samples, value(samples), objective_sense="max", ranking_method="raw"
+        )
         g: Tensor = gradients["mu"]
         return g
 

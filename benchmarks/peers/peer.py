@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from benchmarks.tasks import Task
 from benchmarks.tasks.task import Sense
 
 RowValue: TypeAlias = Callable[[Tensor], Tensor]  # points (..., n) of one row -> <v, f(z)>, (...)
@@ -88,15 +87,15 @@ class Peer:
     value: int = 0
     learns: bool = False
     conversion: Conversion | None = None
-    reason_against: Callable[[Task, int], str | None] = lambda task, num_samples: None
+    reason_against: Callable[[int, int], str | None] = lambda num_inputs, num_samples: None
 
-    def reason_to_skip(self, task: Task, num_samples: int) -> str | None:
+    def reason_to_skip(self, num_inputs: int, sense: Sense | None, num_samples: int) -> str | None:
         """Say why this peer cannot run here, or None."""
         if not installed(self.module):
             return f"{self.library} is not installed; type pip install 'ndgrad[peers]'"
-        if self.kind == "solver" and task.sense is None:
+        if self.kind == "solver" and sense is None:
             return "needs a solver whose inputs are the costs of its outputs"
-        return self.reason_against(task, num_samples)
+        return self.reason_against(num_inputs, num_samples)
 
     def factor(self, sigma: float, num_samples: int) -> float:
         """By what the library's number is multiplied to be the gradient asked for."""

@@ -21,7 +21,7 @@ def make(build: Callable[[Any, Any, Problem], Any]) -> Estimate:
     import pyepo
     from pyepo.model.opt import optModel
 
-    class Solver(optModel):  # type: ignore[misc]
+    class Solver(optModel):
         """The black box as PyEPO's solver: costs in, solution out, one at a time."""
 
         def __init__(self, problem: Problem) -> None:
@@ -29,10 +29,10 @@ def make(build: Callable[[Any, Any, Problem], Any]) -> Estimate:
             super().__init__()
             self.modelSense = getattr(pyepo.EPO, str(problem.sense).upper())
 
-        def _getModel(self) -> tuple[None, range]:
+        def _getModel(self) -> tuple[None, range]:  # noqa: N802 (the names are the library's)
             return None, range(self.problem.num_inputs)
 
-        def setObj(self, c: Any) -> None:
+        def setObj(self, c: Any) -> None:  # noqa: N802
             self.costs = torch.as_tensor(c)
 
         def solve(self) -> tuple[Any, float]:

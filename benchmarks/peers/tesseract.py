@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.peer import Estimate, Peer, Problem, RowValue
-from benchmarks.tasks import Task
 
 _NOTE = "eps = sigma; one endpoint call per row, in the process"
 
@@ -42,8 +41,8 @@ def make(algorithm: str) -> Estimate:
     return estimate
 
 
-def _falls_back(task: Task, num_samples: int) -> str | None:
-    if num_samples >= task.num_inputs:
+def _falls_back(num_inputs: int, num_samples: int) -> str | None:
+    if num_samples >= num_inputs:
         return f"takes central differences where samples ({num_samples}) reach inputs: see tesseract_central"
     return None
 
@@ -51,7 +50,9 @@ def _falls_back(task: Task, num_samples: int) -> str | None:
 _peer = partial(Peer, "tesseract-core", "tesseract_core.runtime", note=_NOTE)
 PEERS = {
     "tesseract_central": _peer(make=partial(make, "central"), kind="differences", probes_per_input=2),
-    "tesseract_forward": _peer(make=partial(make, "forward"), kind="differences", probes_per_input=1, value=1),
+    "tesseract_forward": _peer(
+        make=partial(make, "forward"), kind="differences", probes_per_input=1, value=1
+    ),
     "tesseract_spsa": _peer(
         make=partial(make, "stochastic"), kind="sampling", probes_per_sample=2, reason_against=_falls_back
     ),

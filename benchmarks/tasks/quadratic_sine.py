@@ -41,7 +41,9 @@ def quadratic_sine_2_task() -> Task:
 
 
 def quadratic_sine_1000_task() -> Task:
-    return _task("quadratic_sine_1000", "the same in 1000 inputs", num_inputs=1000, sigma=0.05, noise=0.0, batch=2)
+    return _task(
+        "quadratic_sine_1000", "the same in 1000 inputs", num_inputs=1000, sigma=0.05, noise=0.0, batch=2
+    )
 
 
 def quadratic_sine_10000_task() -> Task:
@@ -50,7 +52,9 @@ def quadratic_sine_10000_task() -> Task:
 
 
 def quadratic_sine_rows_task() -> Task:
-    return _task("quadratic_sine_rows", "64 independent rows of 20 inputs", 20, sigma=0.05, noise=0.0, batch=64)
+    return _task(
+        "quadratic_sine_rows", "64 independent rows of 20 inputs", 20, sigma=0.05, noise=0.0, batch=64
+    )
 
 
 def noisy_quadratic_sine_task() -> Task:

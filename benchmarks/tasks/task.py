@@ -57,7 +57,9 @@ class Task:
     objective: Objective = Objective()
     fast_function: Rows | None = None  # the same values by another algorithm, for the stored reference
     most_evaluations: int = 100_000  # per row, that fit into memory at once
-    sense: Sense | None = None  # of a solver whose inputs are the costs of its outputs, for libraries of solvers
+    sense: Sense | None = (
+        None  # of a solver whose inputs are the costs of its outputs, for libraries of solvers
+    )
 
     @property
     def batch(self) -> int:

@@ -46,7 +46,9 @@ def compiled() -> Path:
 
 def energy_and_discomfort(settings: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """(R, 8) -> (R, 2), by one run of the simulator for all rows."""
-    done = subprocess.run([compiled()], input=settings.astype(float).tobytes(), capture_output=True, check=True)
+    done = subprocess.run(
+        [compiled()], input=settings.astype(float).tobytes(), capture_output=True, check=True
+    )
     return np.frombuffer(done.stdout).reshape(-1, 2).copy()
 
 

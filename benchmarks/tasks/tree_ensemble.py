@@ -24,7 +24,9 @@ _BATCH, _INPUTS, _OUTPUTS = 6, 14, 2
 _TREES, _DEPTH = 40, 3
 
 _RNG = np.random.default_rng(14)
-_FEATURES = np.stack([_RNG.permutation(_INPUTS)[:_DEPTH] for _ in range(_TREES)])  # (T, D), distinct in a tree
+_FEATURES = np.stack(
+    [_RNG.permutation(_INPUTS)[:_DEPTH] for _ in range(_TREES)]
+)  # (T, D), distinct in a tree
 _THRESHOLDS = _RNG.standard_normal((_TREES, _DEPTH))
 _LEAVES = _RNG.standard_normal((_TREES, 2**_DEPTH, _OUTPUTS)) / math.sqrt(_TREES)  # (T, 2^D, m)
 _BITS = np.array(list(itertools.product((0, 1), repeat=_DEPTH)))  # (2^D, D), first question first

@@ -119,7 +119,7 @@ def test_what_is_not_installed_is_skipped_with_a_reason(compare):
     absent = dataclasses.replace(peer(exact()), module="no_such_library.inside")
     solver = peer(exact(), kind="solver")
     expensive = peer(exact(), probes_per_input=2, value=1)
-    picky = peer(exact(), reason_against=lambda task, S: f"{task.num_inputs} inputs, {S} samples")
+    picky = peer(exact(), reason_against=lambda n, S: f"{n} inputs, {S} samples")
     _, reasons = compare(absent=absent, solver=solver, expensive=expensive, picky=picky)
     assert reasons == {
         "absent": "madeup is not installed; type pip install 'ndgrad[peers]'",
@@ -228,7 +228,11 @@ def test_verdict_names_what_is_no_better_than_zero():
 
 
 def test_verdict_leaves_out_those_that_learn_and_needs_both_sides():
-    learner, fresh, other = record("a", 0.1, 0.01, learns=True), record("b", 0.5, 0.01), record("c", 0.3, 0.01, "x")
+    learner, fresh, other = (
+        record("a", 0.1, 0.01, learns=True),
+        record("b", 0.5, 0.01),
+        record("c", 0.3, 0.01, "x"),
+    )
     assert verdict([learner, fresh, other]).ours is fresh
     assert verdict([learner, other]) is None
     assert verdict([fresh]) is None
@@ -294,7 +298,9 @@ def test_installed_peer_points_the_right_way_through_a_solver(name):
     each, task = _installed(name), TASKS["ranking"]()
     variant = as_variant(each, 41)
     torch.manual_seed(5)
-    box = ndgrad.wrap(task.function, estimator=variant.build(task, variant.num_samples(41, 9)), interface="numpy")
+    box = ndgrad.wrap(
+        task.function, estimator=variant.build(task, variant.num_samples(41, 9)), interface="numpy"
+    )
     x = task.start.clone().requires_grad_()
     (g,) = torch.autograd.grad(box(x), x, task.cotangent)
     assert box.num_evaluations <= 42 * task.batch
@@ -317,7 +323,7 @@ def test_speed_summary_by_hand():
     assert found["vectorised_times_quickest_of_ours"] == {"optax_perturbations": 2.5}
     assert found["times_slowest_of_ours"]["torchopt_naive"] == 25
     assert found["milliseconds"]["ndgrad_gaussian_loo"] == 3000
-    assert peers_speed.summary({name: 1.0 for name in peers_speed.OURS})["torchopt_at_least"] is None
+    assert peers_speed.summary(dict.fromkeys(peers_speed.OURS, 1.0))["torchopt_at_least"] is None
 
 
 def test_slow_calls_have_two_turns_and_quick_ones_all():
