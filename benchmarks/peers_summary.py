@@ -39,10 +39,10 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Read the runs, print a line per task and budget, return and write the summary."""
-    records = [Record(**row) for run in config.runs for row in _read(run / "results.json")]
+    records = _records(config.runs)
     found = verdicts(records)
     results = {
-        "commands": [records_of_run[0]["configuration"] for records_of_run in map(_first, config.runs)],
+        "configurations": [_first(run)["configuration"] for run in config.runs],
         "verdicts": [_verdict(each) for each in found],
         "peers_better": sum(bool(each.better) for each in found),
         "tables": len(found),
@@ -59,18 +59,26 @@ def main(config: Config) -> dict[str, Any]:
     return results
 
 
+def _records(runs: tuple[Path, ...]) -> list[Record]:
+    """Read the runs; of an estimator that was run twice on one task and budget, the later result counts."""
+    latest: dict[tuple[str, int, str], Record] = {}
+    for record in (Record(**row) for run in runs for row in _read(run / "results.json")):
+        latest[record.task, record.evaluations, record.estimator] = record
+    return list(latest.values())
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     return content
 
 
-def _first(run: Path) -> list[dict[str, Any]]:
+def _first(run: Path) -> dict[str, Any]:
     rows = _read(run / "results.json")
     if not rows:
         raise FileNotFoundError(
             f"{run}: no results.json with results; write it with compare_estimators --peers"
         )
-    return rows
+    return rows[0]
 
 
 def _row(record: Record) -> dict[str, Any]:

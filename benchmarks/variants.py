@@ -6,6 +6,7 @@ are *probes*. Adding an estimator to the comparison is one line of ``VARIANTS``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,11 @@ def _central_at_sigma(task: Task, _: int) -> ndgrad.Estimator:
     return ndgrad.FiniteDifference(method="central", eps=task.sigma)
 
 
+def _central_for_smoothing(task: Task, _: int) -> ndgrad.Estimator:
+    # with t the third derivative, smoothing adds sigma^2 t / 2 to the first, a central difference h^2 t / 6
+    return ndgrad.FiniteDifference(method="central", eps=math.sqrt(3) * task.sigma)
+
+
 def _forward(task: Task, _: int) -> ndgrad.Estimator:
     return ndgrad.FiniteDifference(method="forward")
 
@@ -109,6 +115,7 @@ def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
 VARIANTS: Mapping[str, Variant] = {
     "finite_difference_central": Variant(_central, probes_per_input=2),
     "finite_difference_central_sigma": Variant(_central_at_sigma, probes_per_input=2),
+    "finite_difference_central_sqrt3_sigma": Variant(_central_for_smoothing, probes_per_input=2),
     "finite_difference_forward": Variant(_forward, probes_per_input=1),
     "evolution_strategy_orthogonal_pairs": Variant(_orthogonal_pairs, probes_per_sample=2),
     "evolution_strategy_orthogonal_loo": Variant(_orthogonal_loo, minimum_samples=2),

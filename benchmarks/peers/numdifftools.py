@@ -16,7 +16,9 @@ def make(num_steps: int) -> Estimate:
     import numdifftools as nd
 
     def row(problem: Problem, value: RowValue, x: Tensor) -> Tensor:
-        steps = nd.MinStepGenerator(base_step=problem.sigma, num_steps=num_steps, step_ratio=2)
+        base = problem.step if num_steps == 1 else problem.sigma
+        # step_nom=1: else the step would grow with log(|x|)
+        steps = nd.MinStepGenerator(base_step=base, step_nom=1, num_steps=num_steps, step_ratio=2)
         gradient = nd.Gradient(
             lambda z: float(value(torch.from_numpy(z))), step=steps, method="central", order=2
         )
@@ -28,7 +30,7 @@ def make(num_steps: int) -> Estimate:
 PEERS = {
     "numdifftools_central": Peer(
         "numdifftools", "numdifftools", partial(make, 1), "differences",
-        f"step sigma; {_NOTE}", probes_per_input=2, value=1,
+        f"step sqrt(3) sigma; {_NOTE}", probes_per_input=2, value=1,
     ),
     "numdifftools_extrapolated": Peer(
         "numdifftools", "numdifftools", partial(make, 2), "differences",

@@ -7,6 +7,7 @@ comparison shows both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,6 +39,14 @@ class Problem:
     @property
     def num_inputs(self) -> int:
         return self.x.shape[1]
+
+    @property
+    def step(self) -> float:
+        """Return the step of central differences that is best for the smoothed gradient, ``sqrt(3) sigma``.
+
+        With t the third derivative, smoothing adds ``sigma^2 t / 2`` to the first, a central difference ``h^2 t / 6``.
+        """
+        return math.sqrt(3) * self.sigma
 
     def values(self, z: Tensor) -> Tensor:
         """``<v_b, f(z_b)>`` for every row: (..., B, n) -> (..., B)."""

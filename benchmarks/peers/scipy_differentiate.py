@@ -24,7 +24,7 @@ def make(maxiter: int) -> Estimate:
             return problem.values(points.transpose(1, 2)).transpose(1, 2).double().numpy()
 
         x = problem.x.double().numpy().T  # (n, B)
-        found = jacobian(values, x, initial_step=problem.sigma, order=2, maxiter=maxiter)
+        found = jacobian(values, x, initial_step=problem.step, order=2, maxiter=maxiter)
         return torch.from_numpy(found.df).T  # (B, n)
 
     return estimate
@@ -33,9 +33,11 @@ def make(maxiter: int) -> Estimate:
 _peer = partial(Peer, "scipy", "scipy.differentiate", kind="differences")
 PEERS = {
     "scipy_central": _peer(
-        make=partial(make, 1), note=f"initial step sigma, maxiter 1; {_NOTE}", probes_per_input=3
+        make=partial(make, 1), note=f"initial step sqrt(3) sigma, maxiter 1; {_NOTE}", probes_per_input=3
     ),
     "scipy_adaptive": _peer(
-        make=partial(make, 2), note=f"steps sigma and sigma / 2, maxiter 2; {_NOTE}", probes_per_input=5
+        make=partial(make, 2),
+        note=f"steps sqrt(3) sigma and half of it, maxiter 2; {_NOTE}",
+        probes_per_input=5,
     ),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.peers.peer import Estimate, Peer, Problem, RowValue
 
-_NOTE = "eps = sigma; one endpoint call per row, in the process"
+_NOTE = "eps = sigma, sqrt(3) sigma for central differences; one endpoint call per row, in the process"
 
 
 def make(algorithm: str) -> Estimate:
@@ -25,13 +25,15 @@ def make(algorithm: str) -> Estimate:
     inputs, outputs = create_model("Inputs", x=(vector, ...)), create_model("Outputs", y=(vector, ...))
 
     def row(problem: Problem, seeds: np.random.Generator, value: RowValue, x: Tensor) -> Tensor:
+        step = problem.step if algorithm == "central" else problem.sigma
+
         def apply(given: object) -> object:
             z = torch.from_numpy(np.asarray(given.x))  # type: ignore[attr-defined]
             return outputs(y=value(z).double().reshape(1).numpy())
 
         found = finite_difference_vjp(
             apply, inputs(x=x.double().numpy()), {"x"}, {"y"}, {"y": np.ones(1)}, algorithm=algorithm,
-            eps=problem.sigma, num_samples=problem.num_samples, seed=int(seeds.integers(2**31)),
+            eps=step, num_samples=problem.num_samples, seed=int(seeds.integers(2**31)),
         )  # fmt: skip
         return torch.from_numpy(np.asarray(found["x"]))
 

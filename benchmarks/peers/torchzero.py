@@ -13,7 +13,10 @@ from torch import Tensor
 
 from benchmarks.peers.peer import Estimate, Peer, Problem, RowValue
 
-_NOTE = "h = sigma; one optimiser step of rate 1 per row, since the closure's result must be a scalar"
+_NOTE = (
+    "h = sigma, sqrt(3) sigma for central differences; one optimiser step of rate 1 per row, since the closure's "
+    "result must be a scalar"
+)
 
 
 def make(name: str, formula: str | None = None) -> Estimate:
@@ -23,7 +26,8 @@ def make(name: str, formula: str | None = None) -> Estimate:
         options: dict[str, Any] = {} if name == "FDM" else {"n_samples": problem.num_samples}
         if formula is not None:
             options["formula"] = formula
-        module = getattr(tz.m, name)(h=problem.sigma, target="update", **options)
+        h = problem.step if formula == "central" else problem.sigma
+        module = getattr(tz.m, name)(h=h, target="update", **options)
         parameter = torch.nn.Parameter(x.clone())
         optimiser = tz.Optimizer([parameter], module, tz.m.LR(1.0))
         optimiser.step(lambda backward=True: value(parameter))
