@@ -39,10 +39,11 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Read the runs, print a line per task and budget, return and write the summary."""
+    configurations = [_first(run)["configuration"] for run in config.runs]
     records = _records(config.runs)
     found = verdicts(records)
     results = {
-        "configurations": [_first(run)["configuration"] for run in config.runs],
+        "configurations": configurations,
         "verdicts": [_verdict(each) for each in found],
         "peers_better": sum(bool(each.better) for each in found),
         "tables": len(found),

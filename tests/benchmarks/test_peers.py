@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ndgrad
-from benchmarks import compare_estimators, peers_speed
+from benchmarks import compare_estimators, peers_speed, peers_summary
 from benchmarks.peers import PEERS, Conversion, Peer, Problem, installed
 from benchmarks.peers.estimator import OverspentError, PeerEstimator, as_variant
 from benchmarks.peers.nevergrad import minimise
@@ -350,3 +350,37 @@ def test_speed_is_written(monkeypatch, tmp_path):
     results = peers_speed.main(config)
     assert set(results["milliseconds"]) == {*peers_speed.OURS, "scipy_central"}
     assert json.loads((tmp_path / "peers_speed.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_summary_of_runs_lets_the_later_result_count(compare, tmp_path, capsys):
+    compare(wrong=peer(exact(0.5)))
+    first, later = tmp_path / "first", tmp_path / "later"
+    for folder in (first, later):
+        folder.mkdir()
+        (folder / "results.json").write_text((tmp_path / "results.json").read_text())
+    rows = [row for row in json.loads((later / "results.json").read_text()) if row["estimator"] == "wrong"]
+    (later / "results.json").write_text(json.dumps([row | {"relative_error": 0.123456} for row in rows]))
+    (later / "end_to_end.json").write_text("[1]")
+    capsys.readouterr()
+    results = peers_summary.main(peers_summary.Config((first, later), tmp_path / "out"))
+    assert [row["relative_error"] for row in results["rows"] if row["estimator"] == "wrong"] == [0.1235]
+    assert (results["peers_better"], results["tables"], len(results["configurations"])) == (1, 1, 2)
+    assert results["verdicts"][0]["peer_better"] == ["wrong"]
+    assert results["end_to_end"] == [1]
+    assert json.loads((tmp_path / "out" / "peers.json").read_text()) == json.loads(json.dumps(results))
+    printed = capsys.readouterr().out
+    assert printed.startswith("quadratic_sine, 9 evaluations (9): PEER IS BETTER: wrong 0.123")
+    assert "a peer is better by more than two standard errors in 1 of 1 tables" in printed
+
+
+def test_summary_wants_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no results\.json with results"):
+        peers_summary.main(peers_summary.Config((tmp_path,)))
+
+
+@pytest.mark.parametrize(("evaluations", "wanted"), [(41, True), (40, False)])
+def test_what_is_wanted_is_printed_beside_the_ratio(evaluations, wanted, capsys):
+    ours, theirs = record("a", 0.01, 0.001), record("b", 0.5, 0.01, "x")
+    pair = [dataclasses.replace(r, task="quadratic_sine", evaluations=evaluations) for r in (ours, theirs)]
+    peers_summary._print([verdict(pair)])
+    assert ("best sampling peer 50 times ours; at least 20 wanted" in capsys.readouterr().out) is wanted
