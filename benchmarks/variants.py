@@ -74,6 +74,10 @@ def _forward(task: Task, _: int) -> ndgrad.Estimator:
     return ndgrad.FiniteDifference(method="forward")
 
 
+def _forward_at_sigma(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(method="forward", eps=task.sigma)
+
+
 def _orthogonal_pairs(task: Task, S: int) -> ndgrad.Estimator:
     return ndgrad.EvolutionStrategy(num_samples=S, sigma=task.sigma, antithetic=True, directions="orthogonal")
 
@@ -91,6 +95,12 @@ def _gaussian_loo(task: Task, S: int) -> ndgrad.Estimator:
 def _orthogonal_loo(task: Task, S: int) -> ndgrad.Estimator:
     return ndgrad.EvolutionStrategy(
         num_samples=S, sigma=task.sigma, antithetic=False, directions="orthogonal", baseline="loo"
+    )
+
+
+def _orthogonal_fx(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(
+        num_samples=S, sigma=task.sigma, antithetic=False, directions="orthogonal", baseline="fx"
     )
 
 
@@ -117,8 +127,10 @@ VARIANTS: Mapping[str, Variant] = {
     "finite_difference_central_sigma": Variant(_central_at_sigma, probes_per_input=2),
     "finite_difference_central_sqrt3_sigma": Variant(_central_for_smoothing, probes_per_input=2),
     "finite_difference_forward": Variant(_forward, probes_per_input=1),
+    "finite_difference_forward_sigma": Variant(_forward_at_sigma, probes_per_input=1),
     "evolution_strategy_orthogonal_pairs": Variant(_orthogonal_pairs, probes_per_sample=2),
     "evolution_strategy_orthogonal_loo": Variant(_orthogonal_loo, minimum_samples=2),
+    "evolution_strategy_orthogonal_fx": Variant(_orthogonal_fx),
     "evolution_strategy_gaussian_pairs": Variant(_gaussian_pairs, probes_per_sample=2),
     "evolution_strategy_gaussian_loo": Variant(_gaussian_loo, minimum_samples=2),
     "score_function_loo": Variant(_score_function, minimum_samples=2),

@@ -14,6 +14,7 @@ from benchmarks.records import Record
 from benchmarks.wording import number, tables
 
 STANDARD_ERRORS = 2.0
+_ROUNDING = 1e-5  # of a difference of two values over the step, as a share of the gradient
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def verdicts(records: list[Record]) -> list[Verdict]:
 
 
 def z_score(ours: Record, peer: Record) -> float:
-    """Difference of two errors over its standard error; infinite where neither varies, 0 where they are equal."""
+    """Difference of two errors over its standard error; rounding counts as one where neither varies."""
     difference = peer.relative_error - ours.relative_error
     spread = math.hypot(ours.relative_error_standard_error, peer.relative_error_standard_error)
-    rounding = 1e-4 * ours.relative_error  # deterministic estimators agree up to single precision
-    return difference / max(spread, rounding, 1e-12)
+    # deterministic estimators with one formula agree up to the single precision of the boxes
+    rounding = max(1e-4 * ours.relative_error, _ROUNDING)
+    return difference / max(spread, rounding)
 
 
 def _beside_zero(record: Record) -> str:

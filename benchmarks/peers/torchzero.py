@@ -19,14 +19,14 @@ _NOTE = (
 )
 
 
-def make(name: str, formula: str | None = None) -> Estimate:
+def make(name: str, formula: str | None = None, step: float | None = None) -> Estimate:
     import torchzero as tz
 
     def row(problem: Problem, value: RowValue, x: Tensor) -> Tensor:
         options: dict[str, Any] = {} if name == "FDM" else {"n_samples": problem.num_samples}
         if formula is not None:
             options["formula"] = formula
-        h = problem.step if formula == "central" else problem.sigma
+        h = step or (problem.step if formula == "central" else problem.sigma)
         module = getattr(tz.m, name)(h=h, target="update", **options)
         parameter = torch.nn.Parameter(x.clone())
         optimiser = tz.Optimizer([parameter], module, tz.m.LR(1.0))
@@ -50,5 +50,9 @@ PEERS = {
     "torchzero_forward": Peer(
         "torchzero", "torchzero", partial(make, "FDM", "forward"), "differences", _NOTE,
         probes_per_input=1, value=1,
+    ),
+    "torchzero_forward_default": Peer(
+        "torchzero", "torchzero", partial(make, "FDM", "forward", 1e-3), "differences",
+        f"h = 1e-3, its default, for smooth boxes; else {_NOTE}", probes_per_input=1, value=1,
     ),
 }  # fmt: skip

@@ -241,6 +241,8 @@ def test_verdict_leaves_out_those_that_learn_and_needs_both_sides():
 def test_deterministic_errors_differ_beyond_rounding_only():
     assert z_score(record("a", 0.5, 0), record("b", 0.5 - 1e-6, 0, "x")) > -2
     assert z_score(record("a", 0.5, 0), record("b", 0.49, 0, "x")) < -2
+    assert z_score(record("a", 1.6e-5, 0), record("b", 1.5e-5, 0, "x")) > -2
+    assert z_score(record("a", 6e-5, 0), record("b", 1.5e-5, 0, "x")) < -2
 
 
 def test_budgets_as_multiples_of_the_inputs():
