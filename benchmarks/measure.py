@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -17,9 +18,13 @@ from benchmarks.variants import Variant
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors relative to the norm of the reference; ``seconds`` per forward and backward."""
+    """Errors relative to the norm of the reference; ``seconds`` per forward and backward.
+
+    ``raw_relative_error`` is that of the number before a conversion of units, where a library needs one.
+    """
 
     relative_error: float
+    raw_relative_error: float
     relative_error_standard_error: float
     cosine: float
     squared_bias: float
@@ -35,12 +40,17 @@ def measure(
     reference: Reference,
     seeds: list[int],
     approach_steps: int,
+    factor: float = 1.0,
 ) -> Accuracy:
-    """Estimate the gradient at the task's start once per seed, each time with a fresh estimator."""
+    """Estimate the gradient at the task's start once per seed, each time with a fresh estimator.
+
+    ``factor`` is what the estimator multiplied its raw number by.
+    """
     runs = [_run(task, variant, num_samples, seed, approach_steps) for seed in seeds]
     gradients = torch.stack([gradient for gradient, _, _ in runs])  # (T, B, ...), T seeds
     return Accuracy(
         **summarise(gradients, reference),
+        raw_relative_error=summarise(gradients / factor, reference)["relative_error"],
         seconds=median(seconds for _, seconds, _ in runs),
         evaluations_used=max(used for _, _, used in runs),
     )
@@ -93,7 +103,7 @@ def _run(
     begin = time.perf_counter()
     g = gradient(box, task.start, task.cotangent)
     seconds = time.perf_counter() - begin
-    return g, seconds, (box.num_evaluations - before) // task.batch
+    return g, seconds, math.ceil((box.num_evaluations - before) / task.batch)
 
 
 def gradient(box: ndgrad.BlackBox, x: Tensor, cotangent: Tensor) -> Tensor:

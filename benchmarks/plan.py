@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.names import select
-from benchmarks.tasks import TASKS, Task
+from benchmarks.peers import PEERS, Peer
+from benchmarks.peers.estimator import as_variant
+from benchmarks.tasks import DEFAULT_TASKS, TASKS, Task, TaskUnavailableError
 from benchmarks.variants import VARIANTS, BudgetTooSmallError, Variant
 
 
@@ -17,9 +19,9 @@ class Config:
     """Compare gradient estimators at equal numbers of black-box evaluations."""
 
     tasks: tuple[str, ...] = ()
-    """Names of tasks, separated by blanks or commas; none means all."""
+    """Names of tasks, separated by blanks or commas; "all" for every one, none for the quick ones."""
     estimators: tuple[str, ...] = ()
-    """Names of estimators; none means all."""
+    """Names of estimators; none means all of ours."""
     evaluations: tuple[int, ...] = ()
     """Budgets: evaluations per row and backward, the value's own included. Default 17 41; with --quick 17."""
     seeds: int | None = None
@@ -30,6 +32,12 @@ class Config:
     """Threads of torch; the operations are small, and one thread gives the same numbers everywhere."""
     quick: bool = False
     """A look in under half a minute: one budget, fewer seeds, short optimisations."""
+    peers: bool = False
+    """Add the estimators of other libraries, where they are installed (pip install 'ndgrad[peers]')."""
+    fractions: tuple[float, ...] = ()
+    """Budgets as multiples of the task's n inputs, in the place of --evaluations: 0.1 1 10. The value adds one."""
+    optimisation_steps: int | None = None
+    """Steps of every descent, 0 for none. Default 25; with --quick 8."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Effort:
     """How much is spent on every combination."""
 
     evaluations: tuple[int, ...] = (17, 41)
+    fractions: tuple[float, ...] = ()
     seeds: int = 5
     approach_steps: int = 12  # calls that a learning estimator sees before the gradient is measured
     optimisation_steps: int = 25
@@ -54,6 +63,8 @@ class Combination:
     estimator: str
     variant: Variant
     evaluations: int
+    budget: str
+    peer: Peer | None = None
 
     def num_samples(self) -> int:
         """Count the noise draws, or raise `BudgetTooSmallError`."""
@@ -65,15 +76,27 @@ class Plan:
     """The combinations to run, in order, and the effort for each."""
 
     tasks: list[Task]
+    unavailable: dict[str, str]  # names of tasks, and why they cannot run here
     estimators: list[str]
     effort: Effort
 
     def combinations(self) -> Iterator[Combination]:
         """Go through tasks, budgets and estimators, the estimators fastest."""
         for task in self.tasks:
-            for evaluations in self.effort.evaluations:
+            for budget, evaluations in self.budgets(task):
                 for name in self.estimators:
-                    yield Combination(task, name, VARIANTS[name], evaluations)
+                    yield _combination(task, name, evaluations, budget)
+
+    def budgets(self, task: Task) -> list[tuple[str, int]]:
+        """List the budgets of one task: as asked for, and in evaluations per row."""
+        multiples = [(f"{c:g} n", 1 + max(1, round(c * task.num_inputs))) for c in self.effort.fractions]
+        return multiples or [(str(evaluations), evaluations) for evaluations in self.effort.evaluations]
+
+
+def _combination(task: Task, name: str, evaluations: int, budget: str) -> Combination:
+    if name in VARIANTS:
+        return Combination(task, name, VARIANTS[name], evaluations, budget)
+    return Combination(task, name, as_variant(PEERS[name], evaluations), evaluations, budget, PEERS[name])
 
 
 def make_plan(config: Config) -> Plan:
@@ -85,9 +108,12 @@ def make_plan(config: Config) -> Plan:
     standard = QUICK if config.quick else Effort()
     effort = Effort(
         evaluations=config.evaluations or standard.evaluations,
+        fractions=config.fractions,
         seeds=standard.seeds if config.seeds is None else config.seeds,
         approach_steps=standard.approach_steps,
-        optimisation_steps=standard.optimisation_steps,
+        optimisation_steps=(
+            standard.optimisation_steps if config.optimisation_steps is None else config.optimisation_steps
+        ),
         optimisation_seeds=standard.optimisation_seeds,
     )
     if min(effort.evaluations) < 2:
@@ -96,13 +122,30 @@ def make_plan(config: Config) -> Plan:
         )
     if effort.seeds < 2:
         raise ValueError(f"--seeds must be at least 2 (a variance is reported), got {effort.seeds}")
-    estimators = select("estimator", config.estimators, VARIANTS)
-    tasks = [TASKS[name]() for name in select("task", config.tasks, TASKS)]
-    plan = Plan(tasks, estimators, effort)
+    if min(config.fractions, default=1) <= 0:
+        raise ValueError(f"--fractions must be positive multiples of n, got {min(config.fractions)}")
+    tasks, unavailable = _tasks(select("task", config.tasks or DEFAULT_TASKS, [*TASKS, "all"]))
+    plan = Plan(tasks, unavailable, _estimators(config), effort)
     reasons = [reason_to_skip(each) for each in plan.combinations()]
     if all(reasons):
         raise ValueError(f"no estimator can work with these --evaluations: the first {reasons[0]}")
     return plan
+
+
+def _estimators(config: Config) -> list[str]:
+    names = select("estimator", config.estimators, [*VARIANTS, *PEERS]) if config.estimators else [*VARIANTS]
+    return list(dict.fromkeys([*names, *(PEERS if config.peers else ())]))
+
+
+def _tasks(names: list[str]) -> tuple[list[Task], dict[str, str]]:
+    """Make the tasks; the second result says which could not be made, and why."""
+    tasks, unavailable = [], {}
+    for name in TASKS if "all" in names else names:
+        try:
+            tasks.append(TASKS[name]())
+        except TaskUnavailableError as error:
+            unavailable[name] = str(error)
+    return tasks, unavailable
 
 
 def describe(config: Config, effort: Effort) -> dict[str, Any]:
@@ -112,8 +155,11 @@ def describe(config: Config, effort: Effort) -> dict[str, Any]:
 
 def reason_to_skip(combination: Combination) -> str | None:
     """Say why a combination cannot run, or None."""
+    task, peer = combination.task, combination.peer
+    if combination.evaluations > task.most_evaluations:
+        return f"{combination.evaluations} evaluations of {task.num_inputs} inputs are too many for memory"
     try:
-        combination.num_samples()
+        num_samples = combination.num_samples()
     except BudgetTooSmallError as error:
         return str(error)
-    return None
+    return None if peer is None else peer.reason_to_skip(task.num_inputs, task.sense, num_samples)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from benchmarks.peers import PEERS
 from benchmarks.records import Record
 from benchmarks.variants import VARIANTS
 
@@ -22,7 +23,7 @@ Panel = Callable[[Axes, list[Record], dict[str, int]], None]
 
 def draw(records: list[Record]) -> dict[str, bytes]:
     """Draw every figure; the result maps names to PNG files."""
-    budgets = sorted({record.evaluations for record in records})
+    budgets = list(dict.fromkeys(record.budget for record in records))
     by_budget = [
         _handle(_MARKERS[i % len(_MARKERS)], _COLOURS[i % len(_COLOURS)], f"{budget} evaluations per row")
         for i, budget in enumerate(budgets)
@@ -51,7 +52,7 @@ def draw(records: list[Record]) -> dict[str, bytes]:
 
 def _figure(records: list[Record], panel: Panel, label: str, legend: list[Line2D]) -> Figure:
     tasks = list(dict.fromkeys(record.task for record in records))
-    estimators = sorted({record.estimator for record in records}, key=list(VARIANTS).index)
+    estimators = sorted({record.estimator for record in records}, key=[*VARIANTS, *PEERS].index)
     heights = {name: -i for i, name in enumerate(estimators)}  # the first on top
     columns = min(_COLUMNS, len(tasks))
     rows = math.ceil(len(tasks) / columns)
@@ -74,7 +75,7 @@ def _figure(records: list[Record], panel: Panel, label: str, legend: list[Line2D
     return figure
 
 
-def _error_panel(budgets: list[int]) -> Panel:
+def _error_panel(budgets: list[str]) -> Panel:
     def panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> None:
         _dots(axis, records, heights, budgets, lambda r: r.relative_error)
         axis.axvline(1, color="0.4", linewidth=0.8)
@@ -83,7 +84,7 @@ def _error_panel(budgets: list[int]) -> Panel:
     return panel
 
 
-def _seconds_panel(budgets: list[int]) -> Panel:
+def _seconds_panel(budgets: list[str]) -> Panel:
     def panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> None:
         _dots(axis, records, heights, budgets, lambda r: 1000 * r.seconds)
         _logarithmic(axis, [1000 * r.seconds for r in records])
@@ -91,7 +92,7 @@ def _seconds_panel(budgets: list[int]) -> Panel:
     return panel
 
 
-def _objective_panel(budgets: list[int]) -> Panel:
+def _objective_panel(budgets: list[str]) -> Panel:
     def panel(axis: Axes, records: list[Record], heights: dict[str, int]) -> None:
         _dots(axis, records, heights, budgets, lambda r: r.objective_end)
         axis.axvline(records[0].objective_start, color="0.4", linestyle="--", linewidth=0.8)
@@ -126,27 +127,25 @@ def _logarithmic(axis: Axes, values: list[float]) -> None:
 def _mark_skipped(axis: Axes, run: set[str], heights: dict[str, int]) -> None:
     for name in heights.keys() - run:
         place = (0.02, heights[name])  # x as a share of the panel's width
-        axis.annotate(
-            "skipped: budget too small", place, xycoords=("axes fraction", "data"), va="center", size=7
-        )
+        axis.annotate("skipped", place, xycoords=("axes fraction", "data"), va="center", size=7)
 
 
 def _dots(
     axis: Axes,
     records: list[Record],
     heights: dict[str, int],
-    budgets: list[int],
+    budgets: list[str],
     value: Callable[[Record], float],
 ) -> None:
     for record in records:
-        i = budgets.index(record.evaluations)
+        i = budgets.index(record.budget)
         shift = 0.15 * ((len(budgets) - 1) / 2 - i)
         marker, colour = _MARKERS[i % len(_MARKERS)], _COLOURS[i % len(_COLOURS)]
         axis.plot(value(record), heights[record.estimator] + shift, marker, color=colour, markersize=5)
 
 
-def _at(records: list[Record], budget: int) -> list[Record]:
-    return [record for record in records if record.evaluations == budget]
+def _at(records: list[Record], budget: str) -> list[Record]:
+    return [record for record in records if record.budget == budget]
 
 
 def _handle(marker: str, colour: str, label: str) -> Line2D:

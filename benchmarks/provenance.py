@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 _PACKAGES = ("ndgrad", "torch", "numpy", "networkx")
 
 
-def versions() -> dict[str, str]:
-    """Collect the versions of Python and of the packages that take part in a result."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+def versions(*more: str) -> dict[str, str]:
+    """Collect the versions of Python and of the packages that take part in a result; ``more`` names further ones."""
+    names = dict.fromkeys((*_PACKAGES, *more))
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def device() -> str:

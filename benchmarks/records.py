@@ -19,6 +19,8 @@ class Record:
 
     task: str
     estimator: str
+    library: str  # that it comes from
+    budget: str  # as asked for: a number, or a multiple of n
     evaluations: (
         int  # the budget: rows handed to the black box per row of the batch and backward, value included
     )
@@ -26,6 +28,11 @@ class Record:
     num_samples: int  # noise draws; 0 for finite differences
     relative_error: float  # mean over the seeds of |g - reference| / |reference|
     relative_error_standard_error: float  # of that mean
+    raw_relative_error: float  # the same before ``conversion``
+    conversion: str  # of the library's number into the gradient asked for; empty where none is needed
+    learns: bool  # carries something from call to call, and was measured after some calls nearby
+    kind: str  # of a peer: sampling, differences, solver; empty for ours
+    note: str  # of a peer: its setting
     cosine: float  # mean over the seeds of the cosine between g and the reference
     squared_bias: (
         float  # |mean g - reference|^2 / |reference|^2, less its sampling noise: can come out negative
@@ -59,12 +66,32 @@ class Skipped:
     reason: str
 
 
-def write_results(out: Path, records: Sequence[Record], skipped: Sequence[Skipped]) -> None:
-    """``results.json``, ``results.csv`` (the same rows) and ``skipped.json`` in ``out``."""
+@dataclass(frozen=True)
+class EndToEnd:
+    """An optimiser without gradients on the same objective, after as many evaluations as the descents had."""
+
+    task: str
+    optimiser: str
+    evaluations: int  # per row, in all
+    objective_start: float
+    objective_end: float  # mean over the seeds
+    seeds: list[int]
+
+
+def write_results(
+    out: Path, records: Sequence[Record], skipped: Sequence[Skipped], end_to_end: Sequence[EndToEnd] = ()
+) -> None:
+    """``results.json``, ``results.csv`` (the same rows) and ``skipped.json`` in ``out``.
+
+    ``end_to_end.json`` where there is something to write.
+    """
     rows = [asdict(record) for record in records]
     write_atomically(out / "results.json", json.dumps(rows, indent=1) + "\n")
     write_atomically(out / "results.csv", _csv(rows))
     write_atomically(out / "skipped.json", json.dumps([asdict(entry) for entry in skipped], indent=1) + "\n")
+    if end_to_end:
+        content = json.dumps([asdict(entry) for entry in end_to_end], indent=1)
+        write_atomically(out / "end_to_end.json", content + "\n")
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -12,7 +12,8 @@ from string import Template
 from benchmarks.records import Record, Skipped
 from benchmarks.stored_references import reference
 from benchmarks.tasks import Task
-from benchmarks.wording import COLUMNS, HOW_TO_READ, cells, tables, title
+from benchmarks.verdict import verdict
+from benchmarks.wording import HOW_TO_READ, columns, conversions, tables, title
 
 _TEMPLATE = Template((Path(__file__).parent / "report_template.html").read_text())
 _CAPTIONS = {
@@ -47,11 +48,16 @@ def _task(task: Task) -> str:
 
 
 def _table(group: list[Record]) -> str:
-    head = "".join(f"<th>{escape(name)}<br><small>{escape(unit)}</small></th>" for name, unit in COLUMNS)
+    shown = columns(group)
+    head = "".join(f"<th>{escape(c.name)}<br><small>{escape(c.unit)}</small></th>" for c in shown)
     best = min(group, key=lambda record: record.relative_error)
-    rows = [_row(_data(cells(record)), "best" if record is best else "") for record in group]
+    rows = [_row(_data(c.cell(record) for c in shown), "best" if record is best else "") for record in group]
     body = "\n".join([f"<tr>{head}</tr>", *rows])
-    return f'<h3>{escape(title(group))}</h3>\n<div class="wide"><table>\n{body}\n</table></div>'
+    table = f'<h3>{escape(title(group))}</h3>\n<div class="wide"><table>\n{body}\n</table></div>'
+    found, words = verdict(group), conversions(group)
+    notes = [found.sentence()] if found else []
+    notes += [f"converted: {estimator}: {formula}" for estimator, formula in words.items()]
+    return "\n".join([table, *(f"<p>{escape(note)}</p>" for note in notes)])
 
 
 def _data(texts: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ are *probes*. Adding an estimator to the comparison is one line of ``VARIANTS``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,8 @@ class Variant:
 
     ``build(task, num_samples)`` makes it. A sampling estimator takes as many samples as the budget allows,
     each costing ``probes_per_sample``; finite differences need ``probes_per_input`` for every input, no
-    more and no less. ``learns`` marks estimators that carry something from one call to the next.
+    more and no less. ``value`` counts what is evaluated beside the probes. ``learns`` marks estimators that
+    carry something from one call to the next.
     """
 
     build: Callable[[Task, int], ndgrad.Estimator]
@@ -38,6 +40,7 @@ class Variant:
     probes_per_input: int = 0
     minimum_samples: int = 1
     learns: bool = False
+    value: int = 1
 
     def num_samples(self, evaluations: int, num_inputs: int) -> int:
         """Count the noise draws that fit into ``evaluations`` per row; 0 for finite differences.
@@ -45,10 +48,13 @@ class Variant:
         Raises:
             BudgetTooSmallError: with the least number of evaluations that would do.
         """
-        least = 1 + (self.probes_per_input * num_inputs or self.minimum_samples * self.probes_per_sample)
+        least = self.value + (
+            self.probes_per_input * num_inputs or self.minimum_samples * self.probes_per_sample
+        )
         if evaluations < least:
             raise BudgetTooSmallError(f"needs {least} evaluations for {num_inputs} inputs, has {evaluations}")
-        return 0 if self.probes_per_input else (evaluations - 1) // self.probes_per_sample
+        fixed = self.probes_per_input or not self.probes_per_sample
+        return 0 if fixed else (evaluations - self.value) // self.probes_per_sample
 
 
 def _central(task: Task, _: int) -> ndgrad.Estimator:
@@ -59,8 +65,17 @@ def _central_at_sigma(task: Task, _: int) -> ndgrad.Estimator:
     return ndgrad.FiniteDifference(method="central", eps=task.sigma)
 
 
+def _central_for_smoothing(task: Task, _: int) -> ndgrad.Estimator:
+    # with t the third derivative, smoothing adds sigma^2 t / 2 to the first, a central difference h^2 t / 6
+    return ndgrad.FiniteDifference(method="central", eps=math.sqrt(3) * task.sigma)
+
+
 def _forward(task: Task, _: int) -> ndgrad.Estimator:
     return ndgrad.FiniteDifference(method="forward")
+
+
+def _forward_at_sigma(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.FiniteDifference(method="forward", eps=task.sigma)
 
 
 def _orthogonal_pairs(task: Task, S: int) -> ndgrad.Estimator:
@@ -74,6 +89,18 @@ def _gaussian_pairs(task: Task, S: int) -> ndgrad.Estimator:
 def _gaussian_loo(task: Task, S: int) -> ndgrad.Estimator:
     return ndgrad.EvolutionStrategy(
         num_samples=S, sigma=task.sigma, antithetic=False, directions="gaussian", baseline="loo"
+    )
+
+
+def _orthogonal_loo(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(
+        num_samples=S, sigma=task.sigma, antithetic=False, directions="orthogonal", baseline="loo"
+    )
+
+
+def _orthogonal_fx(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(
+        num_samples=S, sigma=task.sigma, antithetic=False, directions="orthogonal", baseline="fx"
     )
 
 
@@ -98,8 +125,12 @@ def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
 VARIANTS: Mapping[str, Variant] = {
     "finite_difference_central": Variant(_central, probes_per_input=2),
     "finite_difference_central_sigma": Variant(_central_at_sigma, probes_per_input=2),
+    "finite_difference_central_sqrt3_sigma": Variant(_central_for_smoothing, probes_per_input=2),
     "finite_difference_forward": Variant(_forward, probes_per_input=1),
+    "finite_difference_forward_sigma": Variant(_forward_at_sigma, probes_per_input=1),
     "evolution_strategy_orthogonal_pairs": Variant(_orthogonal_pairs, probes_per_sample=2),
+    "evolution_strategy_orthogonal_loo": Variant(_orthogonal_loo, minimum_samples=2),
+    "evolution_strategy_orthogonal_fx": Variant(_orthogonal_fx),
     "evolution_strategy_gaussian_pairs": Variant(_gaussian_pairs, probes_per_sample=2),
     "evolution_strategy_gaussian_loo": Variant(_gaussian_loo, minimum_samples=2),
     "score_function_loo": Variant(_score_function, minimum_samples=2),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from benchmarks.records import Record
 
 HOW_TO_READ = (
@@ -9,32 +12,47 @@ HOW_TO_READ = (
     "squared bias + variance. "
     "Every estimator had the same evaluations per row; compare rows within one table only."
 )
-COLUMNS = (
-    ("estimator", ""),
-    ("draws", "per row"),
-    ("used", "eval. per row"),
-    ("relative error", "± standard error"),
-    ("cosine", ""),
-    ("squared bias", "/ |reference|²"),
-    ("variance", "/ |reference|²"),
-    ("time", "ms per call"),
-    ("objective", "at the end"),
+
+
+@dataclass(frozen=True)
+class Column:
+    """Head, unit and content of one column."""
+
+    name: str
+    unit: str
+    cell: Callable[[Record], str]
+
+
+_RAW = Column(
+    "raw error", "before conversion", lambda r: number(r.raw_relative_error) if r.conversion else "–"
+)
+_COLUMNS = (
+    Column("estimator", "", lambda r: r.estimator),
+    Column("draws", "per row", lambda r: str(r.num_samples) if r.num_samples else "–"),
+    Column("used", "eval. per row", lambda r: str(r.evaluations_used)),
+    Column(
+        "relative error",
+        "± standard error",
+        lambda r: f"{number(r.relative_error)} ± {number(r.relative_error_standard_error)}",
+    ),
+    _RAW,
+    Column("cosine", "", lambda r: f"{r.cosine:.3f}"),
+    Column("squared bias", "/ |reference|²", lambda r: number(r.squared_bias)),
+    Column("variance", "/ |reference|²", lambda r: number(r.variance)),
+    Column("time", "ms per call", lambda r: f"{1000 * r.seconds:.1f}"),
+    Column("objective", "at the end", lambda r: number(r.objective_end)),
 )
 
 
-def cells(record: Record) -> tuple[str, ...]:
-    """Format one record for ``COLUMNS``."""
-    return (
-        record.estimator,
-        str(record.num_samples) if record.num_samples else "–",
-        str(record.evaluations_used),
-        f"{number(record.relative_error)} ± {number(record.relative_error_standard_error)}",
-        f"{record.cosine:.3f}",
-        number(record.squared_bias),
-        number(record.variance),
-        f"{1000 * record.seconds:.1f}",
-        number(record.objective_end),
-    )
+def columns(group: list[Record]) -> list[Column]:
+    """List the columns of one table; raw numbers only where a library's was converted."""
+    converted = any(record.conversion for record in group)
+    return [column for column in _COLUMNS if converted or column is not _RAW]
+
+
+def conversions(records: list[Record]) -> dict[str, str]:
+    """Collect the conversions by estimator."""
+    return {record.estimator: record.conversion for record in records if record.conversion}
 
 
 def title(records: list[Record]) -> str:

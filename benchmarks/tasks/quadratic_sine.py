@@ -8,6 +8,7 @@ For ``eps ~ N(0, I)``, ``E |x + sigma eps|^2 = |x|^2 + n sigma^2`` and
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,12 +36,33 @@ def quadratic_sine_100_task() -> Task:
     return _task("quadratic_sine_100", "the same in 100 inputs", num_inputs=100, sigma=0.05, noise=0.0)
 
 
+def quadratic_sine_2_task() -> Task:
+    return _task("quadratic_sine_2", "the same in 2 inputs", num_inputs=2, sigma=0.05, noise=0.0)
+
+
+def quadratic_sine_1000_task() -> Task:
+    return _task(
+        "quadratic_sine_1000", "the same in 1000 inputs", num_inputs=1000, sigma=0.05, noise=0.0, batch=2
+    )
+
+
+def quadratic_sine_10000_task() -> Task:
+    task = _task("quadratic_sine_10000", "the same in 10 000 inputs", 10_000, sigma=0.05, noise=0.0, batch=2)
+    return replace(task, most_evaluations=2000)
+
+
+def quadratic_sine_rows_task() -> Task:
+    return _task(
+        "quadratic_sine_rows", "64 independent rows of 20 inputs", 20, sigma=0.05, noise=0.0, batch=64
+    )
+
+
 def noisy_quadratic_sine_task() -> Task:
     summary = "20 inputs, and normal noise of deviation 0.2 on every value"
     return _task("noisy_quadratic_sine", summary, num_inputs=20, sigma=0.3, noise=0.2)
 
 
-def _task(name: str, summary: str, num_inputs: int, sigma: float, noise: float) -> Task:
+def _task(name: str, summary: str, num_inputs: int, sigma: float, noise: float, batch: int = 6) -> Task:
     rng = np.random.default_rng(num_inputs)
 
     def function(x: Tensor) -> Tensor:
@@ -52,7 +74,7 @@ def _task(name: str, summary: str, num_inputs: int, sigma: float, noise: float) 
         summary=summary,
         function=function,
         interface="torch",
-        start=torch.from_numpy(rng.uniform(-1.5, 1.5, (6, num_inputs))).float(),  # (B, n)
+        start=torch.from_numpy(rng.uniform(-1.5, 1.5, (batch, num_inputs))).float(),  # (B, n)
         sigma=sigma,
         loss=lambda y: y.squeeze(-1),
         closed_form=lambda x, v: smoothed_gradient(x, v, sigma),

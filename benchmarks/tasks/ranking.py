@@ -47,4 +47,5 @@ def ranking_task() -> Task:
         sigma=_SIGMA,
         loss=lambda y: (y - target).square().sum(-1) / 2,
         closed_form=lambda x, v: smoothed_gradient(x, v, _SIGMA),
+        sense="maximize",  # the ranks are the permutation w of 0 .. n-1 with the largest <x, w>
     )

@@ -14,7 +14,12 @@ import ndgrad
 from benchmarks.networks import OutputScale, mlp
 
 Rows = Callable[[Any], Any]  # (R, ...) -> (R, ...), every row on its own
+Sense = Literal["minimize", "maximize"]
 Train = Callable[[ndgrad.Estimator, int], tuple[float, float]]  # estimator, steps -> score before and after
+
+
+class TaskUnavailableError(RuntimeError):
+    """The task needs something that this machine lacks; the message is the reason to print."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Task:
     surrogate: Callable[[], nn.Module] | None = None  # None: a perceptron with two hidden layers of 64
     objective: Objective = Objective()
     fast_function: Rows | None = None  # the same values by another algorithm, for the stored reference
+    most_evaluations: int = 100_000  # per row, that fit into memory at once
+    sense: Sense | None = (
+        None  # of a solver whose inputs are the costs of its outputs, for libraries of solvers
+    )
 
     @property
     def batch(self) -> int:

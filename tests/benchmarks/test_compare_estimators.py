@@ -10,9 +10,10 @@ from dataclasses import fields
 import pytest
 
 from benchmarks import compare_estimators
+from benchmarks.peers import PEERS
 from benchmarks.plan import QUICK, Config, make_plan
 from benchmarks.records import Record
-from benchmarks.tasks import TASKS
+from benchmarks.tasks import DEFAULT_TASKS, TASKS
 from benchmarks.variants import VARIANTS
 
 ESTIMATORS = ("finite_difference_central", "evolution_strategy_orthogonal_pairs", "diff_bypass")
@@ -116,8 +117,11 @@ def test_printed_table_has_units_and_says_how_to_read_it(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks", "rankin"], f"error: unknown task 'rankin'; valid: {', '.join(TASKS)}"),
-        (["--estimators", "adam"], f"error: unknown estimator 'adam'; valid: {', '.join(VARIANTS)}"),
+        (["--tasks", "rankin"], f"error: unknown task 'rankin'; valid: {', '.join(TASKS)}, all"),
+        (
+            ["--estimators", "adam"],
+            f"error: unknown estimator 'adam'; valid: {', '.join([*VARIANTS, *PEERS])}",
+        ),
         (["--evaluations", "1"], "error: --evaluations must be at least 2 (the value and one probe), got 1"),
         (["--seeds", "1"], "error: --seeds must be at least 2 (a variance is reported), got 1"),
         (
@@ -137,6 +141,6 @@ def test_wrong_arguments_get_one_line(arguments, message, monkeypatch, capsys):
 
 def test_defaults():
     plan = make_plan(Config())
-    assert [task.name for task in plan.tasks] == list(TASKS)
+    assert [task.name for task in plan.tasks] == list(DEFAULT_TASKS)
     assert plan.estimators == list(VARIANTS)
     assert make_plan(Config(quick=True)).effort == QUICK
