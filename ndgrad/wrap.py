@@ -11,6 +11,7 @@ import torch
 
 from ndgrad.arguments import Key, parameter_names
 from ndgrad.binding import ArgNums, BindingRules, InDims
+from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
 from ndgrad.estimators import ESTIMATORS
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
@@ -47,14 +48,17 @@ class BlackBox(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
-        parameters = {name: getattr(self, name) for name in self._parameter_names}
-        call = self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs, parameters)
+        call = self._bind(args, kwargs)
         f = BoundFunction(self._evaluator, call)
         with without_autocast(call.device):
             attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
             outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
         return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        parameters = {name: getattr(self, name) for name in self._parameter_names}
+        return self._rules.bind(args, kwargs, self.estimator.wants_constant_inputs, parameters)
 
     @property
     def num_evaluations(self) -> int:

@@ -80,7 +80,7 @@ def pose(
     """
     if cotangent is not None and loss is not None:
         raise ValueError("cotangent and loss both say what is differentiated; pass one of them")
-    call = module._rules.bind(tuple(args), kwargs, module.estimator.wants_constant_inputs)
+    call = module._bind(tuple(args), kwargs)
     if not call.inputs:
         raise ValueError(
             "no argument can be differentiated: pass at least one floating tensor, or name it in ndgrad.wrap(argnums=)"
