@@ -376,6 +376,7 @@ def test_to_another_dtype_and_back() -> None:
     x, v = points()
     estimator = trained()
     estimator.float()
+    assert ControlVariate().float().network is None
     assert estimate(estimator, sines, x.float(), v.float()).dtype == torch.float32
     assert estimate(estimator, sines, x, v).dtype == torch.float64, (
         "network and coefficient follow the inputs"
