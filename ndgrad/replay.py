@@ -71,8 +71,7 @@ class Replay:
         """
         if reach is None:
             return list(self._calls)
-        near = (samples.of_centers(_distance(samples.centers, centers) <= reach) for samples in self._calls)
-        return [samples for samples in near if samples.num_centers > 0]
+        return [samples.of_centers(_distance(samples.centers, centers) <= reach) for samples in self._calls]
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function`` (as of ``Module.to``) to everything kept."""
