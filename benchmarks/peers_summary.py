@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks.provenance import write_json
+from benchmarks.provenance import write_atomically
 from benchmarks.records import Record
 from benchmarks.verdict import Verdict, verdicts
 from benchmarks.wording import conversions
@@ -49,15 +49,29 @@ def main(config: Config) -> dict[str, Any]:
         "tables": len(found),
         "conversions": conversions(records),
         "notes": {record.estimator: record.note for record in records if record.note},
-        "rows": [_row(record) for record in records],
+        "columns": list(_row(records[0])),
+        "rows": [list(_row(record).values()) for record in records],
         "end_to_end": [entry for run in config.runs for entry in _read(run / "end_to_end.json")],
         "versions": {name: version for record in records for name, version in record.versions.items()},
         "device": records[0].device,
         "threads": records[0].threads,
     }
     _print(found)
-    write_json(config.out, "peers", results)
+    if config.out is not None:
+        write_atomically(config.out / "peers.json", _text(results))
     return results
+
+
+def _text(results: dict[str, Any]) -> str:
+    """Write JSON with one line for every row, so that a thousand of them stay readable and small."""
+    parts = [f"{json.dumps(key)}: {_lines(value)}" for key, value in results.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(json.dumps(entry) for entry in value) + "\n]"
 
 
 def _records(runs: tuple[Path, ...]) -> list[Record]:

@@ -73,11 +73,10 @@ class Replay:
         if reach is None:
             return list(self._calls)
         scaled = _in_units(centers, widths)
-        near = (
+        return [
             samples.of_centers(_distance(_in_units(samples.centers, widths), scaled) <= reach)
             for samples in self._calls
-        )
-        return [samples for samples in near if samples.num_centers > 0]
+        ]
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function`` (as of ``Module.to``) to everything kept."""

@@ -268,6 +268,19 @@ def test_eval_mode_learns_nothing_and_stays_controlled() -> None:
     assert fresh.bypass.fit is None
 
 
+def test_the_fit_gets_all_pairs_and_the_value_and_keeps_earlier_calls() -> None:
+    x, v = points()
+    estimator = ControlVariate(nn.Linear(3, 2).double(), SIGMA, 2, replay=2)
+    for _ in range(3):
+        estimate(estimator, sines, x, v)
+    assert len(estimator.bypass.fit.replay) == 2
+    samples = estimator.bypass.fit.replay[-1]
+    deviation = samples.inputs[0].reshape(5, 4, 3) - x
+    torch.testing.assert_close(deviation[:2], -deviation[2:4])
+    torch.testing.assert_close(deviation[4], torch.zeros(4, 3, dtype=torch.float64))
+    torch.testing.assert_close(samples.targets[0], sines(samples.inputs[0]))
+
+
 def test_the_coefficient_regresses_on_earlier_calls_with_their_own_networks() -> None:
     """0.9 of the old moments and 0.1 of the new; the first call has no network and gives none."""
     x, v = points()
@@ -376,6 +389,7 @@ def test_to_another_dtype_and_back() -> None:
     x, v = points()
     estimator = trained()
     estimator.float()
+    assert ControlVariate().float().network is None
     assert estimate(estimator, sines, x.float(), v.float()).dtype == torch.float32
     assert estimate(estimator, sines, x, v).dtype == torch.float64, (
         "network and coefficient follow the inputs"

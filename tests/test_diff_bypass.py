@@ -402,6 +402,16 @@ def test_matching_differences_ignores_the_value() -> None:
     torch.testing.assert_close(*grads)
 
 
+def test_differences_where_no_replayed_input_is_in_reach() -> None:
+    loss = Recorded()
+    estimator = DiffBypass(
+        linear(), 0.3, 3, fit_steps=1, replay=2, trust_region=1.0, match="difference", loss=loss
+    )
+    for shift in (0.0, 50.0):
+        estimate(estimator, sines, torch.randn(4, 3) + shift, torch.randn(4, 2))
+    assert [len(g) for g, _ in loss.calls] == [16, 16]
+
+
 def test_differences_are_centred_around_each_input_of_each_call() -> None:
     loss = Recorded()
     estimator = DiffBypass(

@@ -71,4 +71,5 @@ def test_the_trust_region_is_measured_in_widths() -> None:
             new = torch.zeros(1, 3)
             new[0, coordinate] = factor * width
             centers = (new[:, :1], new[:, 1:])
-            assert len(replay.near(centers, plan.reach, plan.widths(centers))) == expected
+            (near,) = replay.near(centers, plan.reach, plan.widths(centers))
+            assert near.num_centers == expected
