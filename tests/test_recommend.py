@@ -107,8 +107,25 @@ def test_rounds_spend_what_they_say() -> None:
     C = len(runs)
     assert C == 12
     assert runs == [8] * 2 + [4] + [2] * 3 + [1] * 6
-    reductions = [trial.reduction for trial in result.ranking]
-    assert reductions == sorted(reductions, reverse=True)
+    order = [(len(trial.reductions), trial.reduction) for trial in result.ranking]
+    assert order == sorted(order, reverse=True)
+
+
+def test_one_lucky_descent_does_not_win() -> None:
+    """Each descent makes one step of random length; what was left behind after a round must not come back."""
+
+    class Dice(ndgrad.FlatEstimator):
+        def linearize_flat(self, f: Any, x: Tensor, y: Tensor) -> Any:
+            return lambda v: -torch.randn(1).exp() * torch.ones_like(x)
+
+    optimizer = functools.partial(torch.optim.SGD, lr=1.0)
+    kept = {f"dice {k}": Candidate(lambda S, sigma: Dice(), scaled=False) for k in range(16)}
+    for seed in range(3):
+        ranking = recommend(
+            lambda z: -z.sum(-1, keepdim=True), point(1), 2, candidates=kept, cotangent=torch.ones(1, 1), steps=1,
+            optimizer=optimizer, seed=seed,
+        ).ranking  # fmt: skip
+        assert [len(trial.reductions) for trial in ranking] == [8] * 2 + [4] * 2 + [2] * 4 + [1] * 8
 
 
 def test_steps_of_a_staircase_need_a_width() -> None:
