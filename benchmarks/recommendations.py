@@ -51,13 +51,13 @@ class Config:
 def main(config: Config) -> dict[str, Any]:
     """Judge the recommendations; prints and returns the results."""
     torch.set_num_threads(1)
-    tasks = {name: judge(TASKS[name](), config) for name in select("task", config.tasks, TASKS)}
-    good = [name for name, result in tasks.items() if result["mean_ratio"] >= _LIMIT]
-    results = {"tasks": tasks, "limit": _LIMIT, "good_tasks": len(good)} | provenance(config)
-    print(
-        f"{len(good)} of {len(tasks)} tasks reach a mean ratio of {_LIMIT} (at least 9 of 10 are asked for)"
-    )
-    write_json(config.out, "recommendations", results)
+    results: dict[str, Any] = {"tasks": {}, "limit": _LIMIT, "good_tasks": 0} | provenance(config)
+    for name in select("task", config.tasks, TASKS):
+        results["tasks"][name] = result = judge(TASKS[name](), config)
+        results["good_tasks"] += result["mean_ratio"] >= _LIMIT
+        write_json(config.out, "recommendations", results)  # after each: some take many minutes
+    good, judged = results["good_tasks"], len(results["tasks"])
+    print(f"{good} of {judged} tasks reach a mean ratio of {_LIMIT} (at least 9 of 10 are asked for)")
     return results
 
 

@@ -69,6 +69,7 @@ def test_taylor_passes_a_right_gradient_with_slope_two(dtype: torch.dtype) -> No
     assert result
     assert result.slope == pytest.approx(2.0, abs=0.35 if dtype == torch.float32 else 0.01)
     assert result.standard_error == 0
+    assert result.relative_error < (1e-3 if dtype == torch.float32 else 1e-9)
     assert result.repeats == 1
     assert "the gradient is right" in str(result)
     assert "largest remainder" in str(result)

@@ -304,6 +304,8 @@ def test_surrogate_with_good_values_and_a_wrong_slope() -> None:
     assert "surrogate's gradient" in str(d)
     assert "biased" in topics(d)
     assert d.bias.relative == pytest.approx(1)
+    panel = next(axis for axis in d.plot().axes if axis.get_title() == "noise and bias")
+    assert "surrogate's differences" in [label.get_text() for label in panel.get_yticklabels()]
 
 
 def test_fresh_and_trained_surrogate() -> None:

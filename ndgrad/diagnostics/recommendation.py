@@ -66,7 +66,7 @@ class Recommendation:
     """The candidates, best first; ``print`` shows them and says why.
 
     Attributes:
-        ranking: every candidate that the budget allows.
+        ranking: every candidate that the budget allows; those that stayed longer in the race come first.
         estimator: a fresh instance of the best, ready for `wrap`.
         objective: at the input, before any step, over all rows.
         evaluations: the budget, per row and gradient.
@@ -223,7 +223,9 @@ def _race(
     for descents in _ROUNDS:
         for index, _ in itertools.product(range(running), range(descents)):
             trials[index] = _run(problem, trials[index], optimizer, steps, start, again, next(draws))
-        trials = sorted(trials, key=lambda trial: trial.reduction, reverse=True)
+        # those left behind stay there: a single lucky descent must not beat the mean of many
+        still = sorted(trials[:running], key=lambda trial: trial.reduction, reverse=True)
+        trials = still + trials[running:]
         running = math.ceil(running / 2)
     if not trials[0].reductions:
         raise ValueError(f"every candidate failed, {trials[0].name} with: {trials[0].failure}")
