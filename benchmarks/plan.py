@@ -11,6 +11,7 @@ from benchmarks.names import select
 from benchmarks.peers import PEERS, Peer
 from benchmarks.peers.estimator import as_variant
 from benchmarks.tasks import DEFAULT_TASKS, TASKS, Task, TaskUnavailableError
+from benchmarks.tasks.task import NO_SOLVER
 from benchmarks.variants import VARIANTS, BudgetTooSmallError, Variant
 
 
@@ -162,4 +163,6 @@ def reason_to_skip(combination: Combination) -> str | None:
         num_samples = combination.num_samples()
     except BudgetTooSmallError as error:
         return str(error)
+    if combination.variant.solver and task.sense is None:
+        return NO_SOLVER
     return None if peer is None else peer.reason_to_skip(task.num_inputs, task.sense, num_samples)

@@ -32,7 +32,7 @@ class Variant:
     ``build(task, num_samples)`` makes it. A sampling estimator takes as many samples as the budget allows,
     each costing ``probes_per_sample``; finite differences need ``probes_per_input`` for every input, no
     more and no less. ``value`` counts what is evaluated beside the probes. ``learns`` marks estimators that
-    carry something from one call to the next.
+    carry something from one call to the next, ``solver`` those for functions from costs to a solution.
     """
 
     build: Callable[[Task, int], ndgrad.Estimator]
@@ -41,6 +41,7 @@ class Variant:
     minimum_samples: int = 1
     learns: bool = False
     value: int = 1
+    solver: bool = False
 
     def num_samples(self, evaluations: int, num_inputs: int) -> int:
         """Count the noise draws that fit into ``evaluations`` per row; 0 for finite differences.
@@ -108,6 +109,42 @@ def _score_function(task: Task, S: int) -> ndgrad.Estimator:
     return ndgrad.ScoreFunction(num_samples=S, sigma=task.sigma, baseline="loo")
 
 
+def _sobol_pairs(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.EvolutionStrategy(num_samples=S, sigma=task.sigma, antithetic=True, directions="sobol")
+
+
+def _least_squares(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.LeastSquares(num_samples=S, sigma=task.sigma)
+
+
+def _interpolation(task: Task, _: int) -> ndgrad.Estimator:
+    return ndgrad.BlackboxInterpolation(_sense(task), lambd=2 * _shift(task))
+
+
+def _implicit(task: Task, S: int) -> ndgrad.Estimator:
+    deviation = math.pi / math.sqrt(6)  # of standard Gumbel noise
+    return ndgrad.ImplicitMLE(_sense(task), lambd=_shift(task), num_samples=S, sigma=task.sigma / deviation)
+
+
+def _sense(task: Task) -> str:
+    return "max" if task.sense == "maximize" else "min"
+
+
+def _shift(task: Task) -> float:
+    """Lambda that shifts the costs by as much as noise of deviation sigma does: ``lambda |v| = sigma sqrt(n)``."""
+    return task.sigma * math.sqrt(task.num_inputs) / float(task.cotangent.flatten(1).norm(dim=1).mean())
+
+
+def _control_variate(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.ControlVariate(
+        task.make_surrogate(),
+        sigma=task.sigma,
+        num_samples=S,
+        fit_steps=FIT_STEPS,
+        optimizer=partial(torch.optim.Adam, lr=FIT_LEARNING_RATE),
+    )
+
+
 def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
     def build(task: Task, S: int) -> ndgrad.Estimator:
         return ndgrad.DiffBypass(
@@ -133,7 +170,12 @@ VARIANTS: Mapping[str, Variant] = {
     "evolution_strategy_orthogonal_fx": Variant(_orthogonal_fx),
     "evolution_strategy_gaussian_pairs": Variant(_gaussian_pairs, probes_per_sample=2),
     "evolution_strategy_gaussian_loo": Variant(_gaussian_loo, minimum_samples=2),
+    "evolution_strategy_sobol_pairs": Variant(_sobol_pairs, probes_per_sample=2),
+    "least_squares": Variant(_least_squares, probes_per_sample=2),
     "score_function_loo": Variant(_score_function, minimum_samples=2),
+    "blackbox_interpolation": Variant(_interpolation, probes_per_sample=0, value=2, solver=True),
+    "implicit_mle": Variant(_implicit, probes_per_sample=2, value=0, solver=True),
+    "control_variate": Variant(_control_variate, probes_per_sample=2, learns=True),
     "diff_bypass": Variant(_bypass(replay=0), learns=True),
     "diff_bypass_replay": Variant(_bypass(replay=REPLAYED_CALLS), learns=True),
 }

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.task import Sense
+from benchmarks.tasks.task import NO_SOLVER, Sense
 
 RowValue: TypeAlias = Callable[[Tensor], Tensor]  # points (..., n) of one row -> <v, f(z)>, (...)
 
@@ -103,7 +103,7 @@ class Peer:
         if not installed(self.module):
             return f"{self.library} is not installed; type pip install 'ndgrad[peers]'"
         if self.kind == "solver" and sense is None:
-            return "needs a solver whose inputs are the costs of its outputs"
+            return NO_SOLVER
         return self.reason_against(num_inputs, num_samples)
 
     def factor(self, sigma: float, num_samples: int) -> float:

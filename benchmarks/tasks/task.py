@@ -15,6 +15,7 @@ from benchmarks.networks import OutputScale, mlp
 
 Rows = Callable[[Any], Any]  # (R, ...) -> (R, ...), every row on its own
 Sense = Literal["minimize", "maximize"]
+NO_SOLVER = "needs a solver whose inputs are the costs of its outputs"  # where a task has no sense
 Train = Callable[[ndgrad.Estimator, int], tuple[float, float]]  # estimator, steps -> score before and after
 
 
