@@ -65,7 +65,7 @@ def test_estimators_by_name(name: str, cls: type[ndgrad.Estimator]) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"estimator": "es"}, ValueError, r"one of 'diff_bypass', 'evolution_strategy'.*got 'es'"),
+        ({"estimator": "es"}, ValueError, r"one of 'control_variate', 'diff_bypass'.*got 'es'"),
         ({"estimator": ndgrad.EvolutionStrategy}, TypeError, r"got <class .*: create it, with parentheses"),
         ({"estimator": 3}, TypeError, r"must be an ndgrad.Estimator or a name, got 3$"),
         ({"evaluate_in": "later"}, ValueError, r"'backward' or 'forward', got 'later'"),
