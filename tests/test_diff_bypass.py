@@ -435,6 +435,17 @@ def test_differences_are_centred_around_each_input_of_each_call() -> None:
         torch.testing.assert_close(loss.calls[1][which], expected.detach())
 
 
+def test_differences_of_calls_with_different_numbers_of_samples() -> None:
+    loss, expected = Recorded(), []
+    estimator = DiffBypass(linear(), num_samples=0, fit_steps=1, replay=1, match="difference", loss=loss)
+    for S in (5, 3):
+        z = torch.randn(S * 4, 3)
+        estimator.observe((z[:4],), (z,), (sines(z),))
+        values = sines(z).reshape(S, 4, 2)
+        expected.append((values - values.mean(0)).flatten(0, 1))
+    torch.testing.assert_close(loss.calls[1][1], torch.cat(expected))
+
+
 def test_differences_of_class_logits_are_those_of_the_expected_index() -> None:
     estimator = DiffBypass(logits(), num_samples=6, sigma=0.4, match="difference")
     grad = estimate(estimator, lambda z: indices(z).float(), torch.randn(4, 3), torch.randn(4, 2))
