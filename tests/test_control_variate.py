@@ -428,5 +428,5 @@ def test_repr() -> None:
 
 
 def test_sobol_directions_need_pairs() -> None:
-    with pytest.raises(ValueError, match="Sobol directions are not independent.*antithetic=True"):
+    with pytest.raises(ValueError, match=r"Sobol directions are not independent.*antithetic=True"):
         ControlVariate(antithetic=False, directions="sobol")

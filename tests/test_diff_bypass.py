@@ -167,6 +167,15 @@ def test_bypass_continues_from_the_network() -> None:
     torch.testing.assert_close(box(x), indices(x).float())
 
 
+def test_the_value_is_declared_inexact_while_it_is_the_network_s() -> None:
+    straight, bypass = DiffBypass(linear()), DiffBypass(linear(), forward="bypass")
+    assert [straight.exact_value, straight.eval().exact_value] == [True, True]
+    assert [bypass.exact_value, bypass.eval().exact_value] == [False, True]
+    solver = ndgrad.wrap(torch.sign, estimator=bypass.train())
+    with pytest.raises(ValueError, match="DiffBypass returns a mean over noise, or a network's"):
+        ndgrad.FenchelYoungLoss(solver, "min")
+
+
 def test_class_logits_are_fitted_by_cross_entropy_and_decoded_to_the_expected_index() -> None:
     estimator = DiffBypass(logits(), num_samples=6, sigma=0.4)
     x = torch.randn(4, 3, requires_grad=True)
