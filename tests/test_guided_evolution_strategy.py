@@ -420,11 +420,17 @@ def test_structured_and_several_inputs() -> None:
 
 
 def test_class_logits_are_decoded() -> None:
-    logits = nn.Sequential(nn.Linear(3, 10), nn.Unflatten(1, (5, 2)))  # (R, 5, 2)
-    estimator = GuidedEvolutionStrategy(logits, sigma=0.4, num_samples=3)
-    for _ in range(3):
-        f = lambda z: z[:, :2].abs().round().clamp(max=4)  # noqa: E731
-        assert estimate(estimator, f, torch.randn(4, 3), torch.randn(4, 2)).shape == (4, 3)
+    """The guide is the steepest direction of the expected indices, not of the logits."""
+    logits = nn.Sequential(nn.Linear(3, 10), nn.Unflatten(1, (5, 2))).double()  # (R, 5, 2)
+    f = lambda z: z[:, :2].abs().round().clamp(max=4)  # noqa: E731
+    x = torch.randn(4, 3, dtype=torch.float64)
+    estimator = warm(GuidedEvolutionStrategy(logits, sigma=0.4, num_samples=3), f, x, 3)
+    classes = torch.arange(5.0, dtype=torch.float64).view(1, 5, 1)
+    expected_index = lambda z: (estimator.network(z).softmax(1) * classes).sum(1)  # noqa: E731
+    for point, guide in zip(x, estimator._guides((x,), (f(x),), x, 0.4)[:, 0], strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda z: expected_index(z[None])[0], point)  # (2, 3)
+        steepest = torch.linalg.svd(jacobian).Vh[0]
+        torch.testing.assert_close(guide.outer(guide), steepest.outer(steepest))
 
 
 def test_state_dict_continues_identically_even_in_a_default_network_not_yet_built() -> None:

@@ -159,9 +159,8 @@ class GuidedEvolutionStrategy(BypassEstimator):
         return pullback
 
     def _guides(self, inputs: Rows, outputs: Rows, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Return the directions, in units of sigma, in which the network is steepest at x, (B, k, n)."""
-        m = sum(y.shape[1:].numel() for y in outputs)
-        k = min(self.num_guides, m, x.shape[1] - 1)  # a direction is left for what the network does not know
+        """Return the directions, in units of sigma, in which the network is steepest at x, (B, at most k, n)."""
+        k = min(self.num_guides, x.shape[1] - 1)  # a direction is left for what the network does not know
         if self.bypass.fit is None or k < 1:
             return x.unsqueeze(1)[:, :0]
         y, pull = network_vjp(self.flat_network(inputs, outputs, x.dtype), (x,))
