@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -167,12 +167,12 @@ class GuidedEvolutionStrategy(BypassEstimator):
         slopes = [pull((v,))[0] * sigma for v in self._cotangents(y, k + _SPARE_ROWS)]
         return torch.linalg.svd(torch.stack(slopes, 1), full_matrices=False).Vh[:, :k]
 
-    def _cotangents(self, y: Tensor, most: int) -> Iterator[Tensor]:
-        """Yield cotangents of y (B, m): the m unit vectors, or ``most`` random ones if those are fewer."""
+    def _cotangents(self, y: Tensor, most: int) -> Tensor:
+        """Return cotangents of y (B, m): the m unit vectors, or ``most`` random ones if those are fewer."""
         B, m = y.shape
         if m <= most:
-            return iter(torch.eye(m, dtype=y.dtype, device=y.device).unsqueeze(1).expand(m, B, m))
-        return iter(torch.randn((most, B, m), dtype=y.dtype, device=y.device, generator=self.generator))
+            return torch.eye(m, dtype=y.dtype, device=y.device).unsqueeze(1).expand(m, B, m)
+        return torch.randn((most, B, m), dtype=y.dtype, device=y.device, generator=self.generator)
 
     def _directions(self, guides: Tensor) -> tuple[Tensor, Tensor]:
         """Return S directions, and the same weighted so that ``E sum_s weighted_s eps_s^T = I``, (S, B, n) each."""
