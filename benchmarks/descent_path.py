@@ -137,11 +137,20 @@ def _estimators(task: Task, config: Config) -> dict[str, Callable[[], ndgrad.Est
             fit_steps=max(1, config.fit_steps // fits), replay=config.control_replay,
         )  # fmt: skip
 
+    def guided(probes: int) -> ndgrad.VJPEstimator:
+        # half of the pairs: the gradient is shared by 8 outputs, so that half of their slopes hold more than half of it
+        surrogate = mlp(task.num_inputs, task.num_outputs, config.width)
+        return ndgrad.GuidedEvolutionStrategy(
+            surrogate, sigma=task.sigma, num_samples=probes // 2, num_guides=probes // 4,
+            fit_steps=config.fit_steps, replay=config.control_replay,
+        )  # fmt: skip
+
     return {
         "leave_one_out": lambda: leave_one_out(config.probes),
         "diff_bypass": lambda: bypass(config.probes, replay=0),
         "diff_bypass_difference": lambda: matched(config.probes),
         "control_variate": lambda: control_variate(config.probes, fits=1),
+        "guided_evolution_strategy": lambda: guided(config.probes),
         "mixture": lambda: ndgrad.Mixture(control_variate(config.probes // 2, fits=2), matched(probes=0)),
         "few_leave_one_out": lambda: leave_one_out(config.few_probes),
         "few_diff_bypass": lambda: bypass(config.few_probes, replay=0),

@@ -145,6 +145,17 @@ def _control_variate(task: Task, S: int) -> ndgrad.Estimator:
     )
 
 
+def _guided(task: Task, S: int) -> ndgrad.Estimator:
+    return ndgrad.GuidedEvolutionStrategy(
+        task.make_surrogate(),
+        sigma=task.sigma,
+        num_samples=S,
+        num_guides=max(1, S // 2),
+        fit_steps=FIT_STEPS,
+        optimizer=partial(torch.optim.Adam, lr=FIT_LEARNING_RATE),
+    )
+
+
 def _bypass(replay: int) -> Callable[[Task, int], ndgrad.Estimator]:
     def build(task: Task, S: int) -> ndgrad.Estimator:
         return ndgrad.DiffBypass(
@@ -176,6 +187,7 @@ VARIANTS: Mapping[str, Variant] = {
     "blackbox_interpolation": Variant(_interpolation, probes_per_sample=0, value=2, solver=True),
     "implicit_mle": Variant(_implicit, probes_per_sample=2, value=0, solver=True),
     "control_variate": Variant(_control_variate, probes_per_sample=2, learns=True),
+    "guided_evolution_strategy": Variant(_guided, probes_per_sample=2, minimum_samples=2, learns=True),
     "diff_bypass": Variant(_bypass(replay=0), learns=True),
     "diff_bypass_replay": Variant(_bypass(replay=REPLAYED_CALLS), learns=True),
 }

@@ -44,7 +44,7 @@ class Estimator(torch.nn.Module, ABC):
     exact_value: bool = True
     """Whether the value is ``f(x)``.
 
-    False where it is a mean of f over draws centred at x, of which the gradient makes use again.
+    False where it is a mean of f over draws centred at x, of which the gradient makes use again, or that of a network.
     """
 
     linear: bool = True

@@ -89,8 +89,8 @@ class FenchelYoungLoss(torch.nn.Module):
             raise TypeError(f"FenchelYoungLoss needs a callable solver, got {type(solver).__name__}")
         if isinstance(solver, BlackBox) and not solver.estimator.exact_value:
             raise ValueError(
-                "FenchelYoungLoss adds noise itself, but the value of this solver's "
-                f"{type(solver.estimator).__name__} is a mean over noise already; type ndgrad.wrap(fn) without it"
+                "FenchelYoungLoss adds noise to the solver itself, but the value of this one is not the solution: its "
+                f"{type(solver.estimator).__name__} returns a mean over noise, or a network's; type ndgrad.wrap(fn)"
             )
         self.solver = solver
         self.sign = sign_of(sense)

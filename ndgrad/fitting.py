@@ -47,6 +47,10 @@ class Batch:
         return self._group.bincount()
 
 
+def _ones(inputs: Rows) -> Sequence[float | Tensor]:
+    return (1.0,) * len(inputs)
+
+
 @dataclass(frozen=True)
 class FitPlan:
     """How a network is fitted.
@@ -69,7 +73,7 @@ class FitPlan:
     decode: Callable[[Rows, Rows], Rows]
     match: str = "value"
     reach: float | None = None
-    widths: Callable[[Rows], Sequence[float | Tensor]] = lambda inputs: (1.0,) * len(inputs)
+    widths: Callable[[Rows], Sequence[float | Tensor]] = _ones
     patience: int | None = None
 
     def error(self, outputs: Rows, batch: Batch) -> Tensor:

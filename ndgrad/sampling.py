@@ -41,20 +41,30 @@ def orthogonal(num_samples: int, x: Tensor, generator: torch.Generator | None) -
     Each block is a Haar-distributed frame (Choromanski et al. 2018, arXiv 1804.02395); of the last, partial block
     only the S mod n first directions are drawn. Each direction alone is uniform on the sphere, so any S is unbiased.
     """
-    n = x.shape[-1]
-    full, rest = divmod(num_samples, max(n, 1))
-    blocks = [_frames(full, n, x, generator)] if full else []
+    return orthogonal_to(x.unsqueeze(1)[:, :0], num_samples, generator)
+
+
+def orthogonal_to(fixed: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    """Draw as `orthogonal` does, in the complement of k orthonormal vectors of each row, ``fixed`` (B, k, n).
+
+    Blocks have n - k directions of norm sqrt(n), shape (S, B, n); each alone is uniform on a sphere of the complement.
+    """
+    size = fixed.shape[2] - fixed.shape[1]
+    full, rest = divmod(num_samples, max(size, 1))
+    blocks = [_frames(full, size, fixed, generator)] if full else []
     if rest:
-        blocks.append(_frames(1, rest, x, generator))
+        blocks.append(_frames(1, rest, fixed, generator))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def _frames(count: int, size: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _frames(count: int, size: int, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw ``count`` sets of ``size`` orthogonal vectors of norm sqrt(n) for each row, shape (count * size, B, n)."""
-    B, n = x.shape
-    normal = torch.randn((count, B, size, n), dtype=x.dtype, device=x.device, generator=generator)
-    frames = _by_cholesky(normal) if 2 * size <= n else _by_qr(normal)  # (count, B, size, n)
-    return frames.transpose(1, 2).flatten(0, 1)
+    B, k, n = fixed.shape
+    rows = torch.randn((count, B, size, n), dtype=fixed.dtype, device=fixed.device, generator=generator)
+    if k:  # first in line, so that the rest is orthogonalised to them
+        rows = torch.cat([(math.sqrt(n) * fixed).expand(count, B, k, n), rows], dim=2)
+    frames = _by_cholesky(rows) if 2 * rows.shape[2] <= n else _by_qr(rows)  # (count, B, k + size, n)
+    return frames[:, :, k:].transpose(1, 2).flatten(0, 1)
 
 
 def _by_qr(rows: Tensor) -> Tensor:

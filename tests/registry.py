@@ -34,6 +34,7 @@ from ndgrad import (
     Estimator,
     EvolutionStrategy,
     FiniteDifference,
+    GuidedEvolutionStrategy,
     ImplicitMLE,
     LeastSquares,
     Mixture,
@@ -65,7 +66,7 @@ def _adaptive(build: Callable[..., Estimator], num_samples: int, sigma: float, *
 def _tensor_sigma(
     build: Callable[..., Estimator], num_samples: int, sigma: float, **settings: Any
 ) -> Estimator:
-    return build(num_samples, torch.tensor(sigma, dtype=torch.float64), **settings)
+    return build(num_samples=num_samples, sigma=torch.tensor(sigma, dtype=torch.float64), **settings)
 
 
 def _projection(n: int, S: int, c: float) -> float:
@@ -106,6 +107,7 @@ _gaussian = {"fourth_moment": lambda n: 3.0}
 _fixed_norm = {"fourth_moment": lambda n: 3.0 * n / (n + 2)}
 _es = EvolutionStrategy
 _control = partial(ControlVariate, fit_steps=1, surrogate_samples=2)
+_guided = partial(GuidedEvolutionStrategy, fit_steps=1)
 _single = partial(EvolutionStrategy, antithetic=False)
 _far = (-200.0, 300.0)  # bounds that no probe of the tests reaches: everything is as without them
 
@@ -190,6 +192,9 @@ VARIANTS: dict[str, Variant] = {
     # closed forms of later calls, in which there is a control variate, are in test_control_variate.py
     "control-variate": Variant(_control, lambda n, S: 2 * S),
     "control-variate-loo": Variant(partial(_control, antithetic=False), lambda n, S: S),
+    # unguided in their first call; with guides: test_guided_evolution_strategy.py
+    "guided": Variant(_guided, lambda n, S: 2 * S),
+    "guided-tensor-sigma": Variant(partial(_tensor_sigma, _guided, match="value"), lambda n, S: 2 * S),
     "mixture": Variant(_mixture, lambda n, S: 4 * S),
     "perturbed-gaussian-loo": Variant(
         PerturbedOptimizer, lambda n, S: 0, lambda n, S, c: (n + 1) / (S - 1), **_gaussian, **_mean

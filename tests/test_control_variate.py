@@ -6,9 +6,11 @@ import copy
 import functools
 import io
 import math
+import pickle
 
 import pytest
 import torch
+from given import STILL, Given
 from torch import Tensor, nn
 
 import ndgrad
@@ -19,7 +21,6 @@ from ndgrad.testing import assert_mean, estimate
 
 SIGMA = 0.3
 ROWS = 4000
-STILL = functools.partial(torch.optim.SGD, lr=0.0)  # a fit that leaves a given network alone
 
 
 @pytest.fixture(autouse=True)
@@ -37,18 +38,6 @@ class PerRow(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         B, n, _ = self.slope.shape
         return torch.einsum("sbn,bnm->sbm", z.reshape(-1, B, n), self.slope).flatten(0, 1)
-
-
-class Given(nn.Module):
-    """A function as a network, with a parameter that changes nothing."""
-
-    def __init__(self, function: object) -> None:
-        super().__init__()
-        self.function = function
-        self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def forward(self, *z: Tensor) -> Tensor:
-        return self.function(*z) * self.one.detach() + 0 * self.one
 
 
 def rows(values: list[float], count: int = ROWS) -> Tensor:
@@ -386,6 +375,15 @@ def test_state_dict_continues_identically_even_in_a_default_network_not_yet_buil
     assert unused.coefficient == 0.0
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_go_on_alike_and_apart(clone: object) -> None:
+    x, v = points()
+    original = trained()
+    twin = clone(original)
+    torch.testing.assert_close(again(twin, x, v), again(original, x, v), rtol=0, atol=0)
+    assert twin.network is not original.network
+
+
 def test_to_another_dtype_and_back() -> None:
     x, v = points()
     estimator = trained()
@@ -428,5 +426,5 @@ def test_repr() -> None:
 
 
 def test_sobol_directions_need_pairs() -> None:
-    with pytest.raises(ValueError, match="Sobol directions are not independent.*antithetic=True"):
+    with pytest.raises(ValueError, match=r"Sobol directions are not independent.*antithetic=True"):
         ControlVariate(antithetic=False, directions="sobol")

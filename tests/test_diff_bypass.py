@@ -167,6 +167,15 @@ def test_bypass_continues_from_the_network() -> None:
     torch.testing.assert_close(box(x), indices(x).float())
 
 
+def test_the_value_is_declared_inexact_while_it_is_the_network_s() -> None:
+    straight, bypass = DiffBypass(linear()), DiffBypass(linear(), forward="bypass")
+    assert [straight.exact_value, straight.eval().exact_value] == [True, True]
+    assert [bypass.exact_value, bypass.eval().exact_value] == [False, True]
+    solver = ndgrad.wrap(torch.sign, estimator=bypass.train())
+    with pytest.raises(ValueError, match="DiffBypass returns a mean over noise, or a network's"):
+        ndgrad.FenchelYoungLoss(solver, "min")
+
+
 def test_class_logits_are_fitted_by_cross_entropy_and_decoded_to_the_expected_index() -> None:
     estimator = DiffBypass(logits(), num_samples=6, sigma=0.4)
     x = torch.randn(4, 3, requires_grad=True)
@@ -380,6 +389,7 @@ def test_trust_region_keeps_inputs_near_the_current_ones() -> None:
     assert len(estimator.bypass.fit.replay) == 2, "what is out of reach now may come into reach again"
     estimator(lambda z: z[:, :2], (old[2:] + 0.1).detach().requires_grad_())
     assert len(loss.calls[2][1]) == 3 + 3
+    torch.testing.assert_close(loss.calls[2][1][:3], first.reshape(3, 3, 2)[:, 2])
     estimator(lambda z: z[:, :2], torch.full((1, n), -50.0, requires_grad=True))
     assert len(loss.calls[3][1]) == 3
 
@@ -485,6 +495,19 @@ def test_early_stopping_lets_a_useful_fit_run_and_holds_out_a_fifth() -> None:
     torch.testing.assert_close(g, loss.calls[-1][0])
     assert len(estimator.bypass.fit.replay[0].inputs[0]) == held_out + training
     assert estimator.quality.gradient_error is not None
+
+
+def test_quality_is_that_of_all_samples_also_where_some_are_held_out() -> None:
+    x, v, qualities = torch.randn(4, 3), torch.randn(4, 2), []
+    template = linear()
+    for patience in (None, 2):
+        torch.manual_seed(4)
+        estimator = DiffBypass(template, sigma=0.3, num_samples=9, fit_steps=3, replay=2, patience=patience)
+        estimator.observe((x,), (x.repeat(3, 1) + 0.1 * torch.randn(12, 3),), (torch.zeros(12, 2),))
+        estimator.bypass.fit.network.load_state_dict(template.state_dict())
+        estimate(estimator, sines, x, v)
+        qualities.append((estimator.quality.value_error, estimator.quality.gradient_error))
+    assert qualities[0] == pytest.approx(qualities[1], rel=1e-5)
 
 
 def test_early_stopping_counts_steps_since_the_best() -> None:

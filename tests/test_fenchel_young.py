@@ -158,7 +158,7 @@ def test_half_precision_and_generators() -> None:
         (
             {"solver": ndgrad.wrap(torch.sign, estimator="perturbed_optimizer")},
             ValueError,
-            "PerturbedOptimizer is a mean over noise already",
+            "PerturbedOptimizer returns a mean over noise",
         ),
         ({"sense": "best"}, ValueError, "sense must be"),
         ({"num_samples": 0}, ValueError, "num_samples must be"),

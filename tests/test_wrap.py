@@ -77,7 +77,11 @@ def test_a_name_does_not_suffice_where_arguments_have_no_default(name: str) -> N
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"estimator": "es"}, ValueError, r"one of .*'diff_bypass', 'evolution_strategy'.*instance, got 'es'"),
+        (
+            {"estimator": "es"},
+            ValueError,
+            r"one of .*'diff_bypass', 'evolution_strategy'.*instance, got 'es'",
+        ),
         ({"estimator": ndgrad.EvolutionStrategy}, TypeError, r"got <class .*: create it, with parentheses"),
         ({"estimator": 3}, TypeError, r"must be an ndgrad.Estimator or a name, got 3$"),
         ({"evaluate_in": "later"}, ValueError, r"'backward' or 'forward', got 'later'"),

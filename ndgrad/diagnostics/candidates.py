@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from ndgrad.estimator import Estimator
-from ndgrad.estimators import DiffBypass, EvolutionStrategy, FiniteDifference, ScoreFunction
+from ndgrad.estimators import (
+    ControlVariate,
+    DiffBypass,
+    EvolutionStrategy,
+    FiniteDifference,
+    GuidedEvolutionStrategy,
+    ScoreFunction,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,21 @@ CANDIDATES: dict[str, Candidate] = {
     "evolution_strategy_pairs": Candidate(EvolutionStrategy, probes_per_sample=2),
     "evolution_strategy_single": Candidate(partial(EvolutionStrategy, antithetic=False), least_samples=2),
     "score_function": Candidate(lambda S, sigma: ScoreFunction(num_samples=S, sigma=sigma), least_samples=2),
-    "diff_bypass_replay": Candidate(
-        lambda S, sigma: DiffBypass(num_samples=S, sigma=sigma, replay=4), learns=True
+    "control_variate": Candidate(
+        lambda S, sigma: ControlVariate(num_samples=S, sigma=sigma, antithetic=False),
+        least_samples=2,
+        learns=True,
+    ),
+    "guided_evolution_strategy": Candidate(
+        lambda S, sigma: GuidedEvolutionStrategy(num_samples=S, sigma=sigma, num_guides=max(1, S // 2)),
+        probes_per_sample=2,
+        least_samples=2,
+        learns=True,
+    ),
+    "diff_bypass_difference": Candidate(
+        lambda S, sigma: DiffBypass(
+            num_samples=S, sigma=sigma, match="difference", replay=20, trust_region=1.0
+        ),
+        learns=True,
     ),
 }

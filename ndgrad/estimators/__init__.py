@@ -7,6 +7,7 @@ from ndgrad.estimators.control_variate import ControlVariate
 from ndgrad.estimators.diff_bypass import DiffBypass
 from ndgrad.estimators.evolution_strategy import EvolutionStrategy
 from ndgrad.estimators.finite_difference import FiniteDifference
+from ndgrad.estimators.guided_evolution_strategy import GuidedEvolutionStrategy
 from ndgrad.estimators.implicit_mle import ImplicitMLE
 from ndgrad.estimators.least_squares import LeastSquares
 from ndgrad.estimators.mixture import Mixture
@@ -20,6 +21,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "diff_bypass": DiffBypass,
     "evolution_strategy": EvolutionStrategy,
     "finite_difference": FiniteDifference,
+    "guided_evolution_strategy": GuidedEvolutionStrategy,
     "implicit_mle": ImplicitMLE,
     "least_squares": LeastSquares,
     "perturbed_optimizer": PerturbedOptimizer,
@@ -40,6 +42,7 @@ __all__ = [
     "DiffBypass",
     "EvolutionStrategy",
     "FiniteDifference",
+    "GuidedEvolutionStrategy",
     "ImplicitMLE",
     "LeastSquares",
     "Mixture",

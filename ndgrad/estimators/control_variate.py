@@ -10,20 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ndgrad.bypass import Bypass, network_vjp
-from ndgrad.estimator import (
-    FlatFunction,
-    Pullback,
-    RowFunction,
-    Rows,
-    VJPEstimator,
-    as_tuple,
-    join_rows,
-    split_rows,
-    working_dtype,
-)
-from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss
+from ndgrad.bypass_estimator import BypassEstimator
+from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
+from ndgrad.fit_losses import Loss, decoded, default_loss
 from ndgrad.fitting import FitPlan
-from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import DIRECTIONS, leave_one_out
 from ndgrad.validation import one_of, positive_float, positive_int
 
@@ -31,7 +21,7 @@ FlatMap = Callable[[Tensor], Tensor]
 _MEMORY = 0.9  # what is left of earlier calls' moments of f and g at each call
 
 
-class ControlVariate(VJPEstimator):
+class ControlVariate(BypassEstimator):
     r"""Evolution strategy of what a fitted network g does not explain, plus the network's own smoothed gradient.
 
     .. math:: \nabla_x \mathbb{E}_\epsilon f(x + \sigma\epsilon) \approx
@@ -145,21 +135,6 @@ class ControlVariate(VJPEstimator):
         self._moments: Tensor | None = None  # of earlier calls: E[df dg] and E[dg dg], (2, m)
 
     @property
-    def wants_constant_inputs(self) -> bool:  # type: ignore[override]
-        """The network takes the same inputs in every call."""
-        return True
-
-    @property
-    def network(self) -> nn.Module | None:
-        """The fitted network; None before the first call of a default one."""
-        return self.bypass.network
-
-    @property
-    def quality(self) -> FitQuality | None:
-        """How well the network predicted the last call's samples before it was fitted to them."""
-        return self.bypass.quality
-
-    @property
     def coefficient(self) -> Tensor | float:
         """The weight c of g in the next call, one for each output (m,); 0.0 before there is one."""
         if self._moments is None:
@@ -180,10 +155,10 @@ class ControlVariate(VJPEstimator):
         if self.bypass.fit is None:
             pull = self._evolution_strategy(response, eps)
         else:
-            g = self._network_function(inputs, outputs, dtype)
+            g = self.flat_network(inputs, outputs, dtype)
             pull = self._controlled(response, _response(g(probes), self.antithetic), eps, g, x)
         if self.training:
-            self._learn(inputs, outputs, probes, values)
+            self.learn_flat(inputs, outputs, probes, values)
         return lambda cotangents: split_rows(pull(join_rows(cotangents, dtype)), inputs)
 
     def _controlled(
@@ -224,21 +199,6 @@ class ControlVariate(VJPEstimator):
         step = self.sigma * eps
         return torch.cat([x + step, x - step]) if antithetic else x + step
 
-    def _network_function(self, inputs: Rows, outputs: Rows, dtype: torch.dtype) -> FlatMap:
-        """Return g, as it stands, in the language of f."""
-        network = self.bypass.frozen(inputs[0])
-
-        def g(*rows: Tensor) -> Rows:
-            like = tuple(y[:1].expand(len(rows[0]), *y.shape[1:]) for y in outputs)
-            return self.bypass.plan.decode(as_tuple(network(*rows)), like)
-
-        return FlatFunction(g, inputs, dtype)
-
-    def _learn(self, inputs: Rows, outputs: Rows, probes: Tensor, values: Tensor) -> None:
-        rows = split_rows(probes.flatten(0, 1), inputs)
-        targets = split_rows(values.flatten(0, 1), outputs)
-        self.bypass.learn(Samples(concatenate([rows, inputs]), concatenate([targets, outputs]), inputs))
-
     def _regress(self, response: Tensor, response_g: Tensor) -> None:
         """Take this call's moments into those that later calls take c from."""
         moments = torch.stack([response * response_g, response_g.square()]).mean((1, 2))  # (2, m)
@@ -246,21 +206,14 @@ class ControlVariate(VJPEstimator):
             moments = _MEMORY * self._moments.to(moments) + (1 - _MEMORY) * moments
         self._moments = moments
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self.bypass.move(fn)
-        return super()._apply(fn, recurse)
-
     def get_extra_state(self) -> dict[str, Any]:
         """Return network, optimiser, replay, moments and generator as plain tensors and numbers."""
-        generator = None if self.generator is None else self.generator.get_state()
-        return self.bypass.state() | {"moments": self._moments, "generator": generator}
+        return super().get_extra_state() | {"moments": self._moments}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore `get_extra_state`, building a default network that was not called yet."""
-        if self.generator is not None and state["generator"] is not None:
-            self.generator.set_state(state["generator"].cpu())
         self._moments = state["moments"]
-        self.bypass.load(state)
+        super().set_extra_state(state)
 
     def extra_repr(self) -> str:
         """Show the settings."""

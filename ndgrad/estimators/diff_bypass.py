@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from ndgrad.autograd import attach
 from ndgrad.bypass import Bypass, network_vjp
+from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
-from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, VJPEstimator, as_tuple
-from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss
+from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
+from ndgrad.fit_losses import Loss, decoded, default_loss
 from ndgrad.fitting import FitPlan
 from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import gaussian
 from ndgrad.validation import one_of, positive_float, positive_int
 
 
-class DiffBypass(VJPEstimator):
+class DiffBypass(BypassEstimator):
     r"""Gradient of a network g fitted to the function around the current input.
 
     .. math:: \phi \leftarrow \arg\min_\phi \sum_{s=1}^S
@@ -128,23 +129,13 @@ class DiffBypass(VJPEstimator):
         self.bypass = Bypass(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
 
     @property
-    def wants_constant_inputs(self) -> bool:  # type: ignore[override]
-        """The network takes the same inputs in every call."""
-        return True
-
-    @property
-    def network(self) -> nn.Module | None:
-        """The fitted network; None before the first call of a default one."""
-        return self.bypass.network
-
-    @property
-    def quality(self) -> FitQuality | None:
-        """How well the network predicted the last call's samples before it was fitted to them."""
-        return self.bypass.quality
+    def exact_value(self) -> bool:  # type: ignore[override]
+        """False while ``forward="bypass"`` is in training: the value is then the network's own."""
+        return not (self.mode == "bypass" and self.training)
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)`` or, while training with ``forward="bypass"``, ``g(x)``; see `Estimator.forward`."""
-        if self.mode == "bypass" and self.training:
+        if not self.exact_value:
             return self._bypass(f, inputs)
         return super().forward(f, *inputs, evaluate_in=evaluate_in)
 
@@ -193,21 +184,6 @@ class DiffBypass(VJPEstimator):
         if outputs is not None:
             probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
         self.bypass.learn(Samples(probes, values, inputs))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self.bypass.move(fn)
-        return super()._apply(fn, recurse)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return network, optimiser, replay and generator as plain tensors and numbers."""
-        generator = None if self.generator is None else self.generator.get_state()
-        return self.bypass.state() | {"generator": generator}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore `get_extra_state`, building a default network that was not called yet."""
-        if self.generator is not None and state["generator"] is not None:
-            self.generator.set_state(state["generator"].cpu())
-        self.bypass.load(state)
 
     def extra_repr(self) -> str:
         """Show the settings."""
