@@ -90,7 +90,6 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "fresh.reset"),
     "backreferences_dir": None,
     "doc_module": ("ndgrad",),
-    "reference_url": {"ndgrad": None},
     "min_reported_time": 1,
     "show_signature": False,
     "capture_repr": (),

@@ -23,14 +23,23 @@ BENCHMARKS = (
 )
 
 
-def pages() -> dict[str, str]:
-    """Return the text of each page by its path."""
+def pages(folder: Path) -> dict[str, str]:
+    """Return the text of each page by its path; none where those in ``folder`` are younger than every parser."""
+    pages = list((folder / "cli").glob("*.md"))
+    sources = [path for name in ("applications", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    sources.append(Path(__file__))
+    if pages and min(map(_time, pages)) > max(map(_time, sources)):
+        return {}
     heart = [(f"python -m applications.lv_dp {name}", ["applications.lv_dp", name]) for name in HEART]
     bench = [(f"python -m benchmarks.{name}", [f"benchmarks.{name}"]) for name in BENCHMARKS]
     return {
         "cli/lv_dp.md": _page("Left ventricle: `python -m applications.lv_dp`", heart),
         "cli/benchmarks.md": _page("Benchmarks: `python -m benchmarks...`", bench),
     }
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _page(title: str, entries: list[tuple[str, list[str]]]) -> str:

@@ -5,25 +5,35 @@ The translation from LaTeX is that of docutils.
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from docutils import nodes
-from docutils.utils.math import latex2mathml
+from docutils.utils.math import MathError, latex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
+
+_LOG = logging.getLogger(__name__)
 
 
-def _mathml(formula: str, block: bool) -> str:
-    return latex2mathml.tex2mathml(" ".join(formula.split()), as_block=block)
+def _mathml(node: nodes.Element, block: bool) -> str:
+    """Translate, or warn where the formula stands and show its source."""
+    formula = " ".join(node.astext().split())
+    try:
+        return str(latex2mathml.tex2mathml(formula, as_block=block))
+    except MathError as error:
+        _LOG.warning("%s in %s", error, formula, location=node)
+        return f"<code>{html.escape(formula)}</code>"
 
 
 def _inline(translator: Any, node: nodes.math) -> None:
-    translator.body.append(_mathml(node.astext(), block=False))
+    translator.body.append(_mathml(node, block=False))
     raise nodes.SkipNode
 
 
 def _block(translator: Any, node: nodes.math_block) -> None:
     translator.body.append(translator.starttag(node, "div", CLASS="math-block"))
-    translator.body.append(_mathml(node.astext(), block=True))
+    translator.body.append(_mathml(node, block=True))
     translator.body.append("</div>\n")
     raise nodes.SkipNode
 

@@ -13,12 +13,12 @@ from sphinx.application import Sphinx
 
 
 def write(app: Sphinx) -> None:
-    """Write every generated page, leaving a page with the same text untouched so that it is not built again."""
+    """Write every generated page; one whose text is the same is left alone, so that it is not built again."""
     folder = Path(app.srcdir) / "generated"
-    for name, text in (results.pages() | commands.pages()).items():
+    for name, text in (results.pages() | commands.pages(folder)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_text() != text or name.startswith("cli/"):
             path.write_text(text)
 
 

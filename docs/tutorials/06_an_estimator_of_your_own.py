@@ -14,7 +14,7 @@ on it that every estimator of the library obeys, and finds the mistakes that a t
 #
 # .. math:: \hat g = \frac{n}{S} \sum_{s=1}^S
 #           \frac{\langle v, f(x + h e_{i_s}) - f(x - h e_{i_s}) \rangle}{2h}\, e_{i_s},
-#           \qquad i_s \text{ uniform in } 1 \dots n.
+#           \qquad i_s \text{ uniform in } 1, \ldots, n.
 #
 # ``FlatEstimator`` hands its subclass all inputs as one matrix (B, n) and all outputs as one (B,
 # m), so that the method reads like the formula. It probes, and returns the map from a cotangent to

@@ -52,7 +52,7 @@ def test_the_table_of_estimators_has_every_one(cls):
 
 
 def test_every_figure_is_used_and_exists():
-    used = {name for page in PAGES for name in re.findall(r"```\{plot\} figures/(\S+)", page.read_text())}
+    used = {name for page in PAGES for name in re.findall(r"\.\. plot:: figures/(\S+)", page.read_text())}
     assert used == {path.name for path in (DOCS / "figures").glob("*.py")}
 
 
