@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # one thread per process: two test processes share two cores, and OpenMP waits badly on a busy machine
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: compare test quick lint types contracts coverage clean
+.PHONY: compare test quick lint types contracts coverage docs clean
 
 compare: $(INSTALLED)
 	$(BIN)/python -m benchmarks.compare_estimators
@@ -29,6 +29,12 @@ types: $(INSTALLED)
 contracts: $(INSTALLED)
 	$(BIN)/lint-imports
 
+# the site in docs/_build/html; its figures and tutorials are run, and then what the pages print is compared
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -b doctest docs docs/_build/doctest
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ndgrad needs Python 3.11 or newer; type make PYTHON=python3.11')"
@@ -36,4 +42,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
+	rm -rf docs/_build docs/generated docs/sg_execution_times.rst
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache results

@@ -55,7 +55,7 @@ class Estimator(torch.nn.Module, ABC):
     """
 
     paired: bool = False
-    """Whether outputs pair with inputs of the same shape: a solver that takes costs and returns a solution.
+    """Whether outputs pair with inputs of the same shape, as for a solver that takes costs and returns a solution.
 
     The laws of `ndgrad.testing` are then run on such functions.
     """

@@ -129,7 +129,7 @@ def wrap(
             ``"diff_bypass"``), built with its defaults; those with arguments that have none need an instance.
         parameters: names and initial values of keywords of ``fn`` that are trained, too: a threshold, a weight, a
             step. They become ``Parameter``s of the module (``module.threshold``), and ``fn`` is handed one copy for
-            each row, (R, *shape), in the dtype of the first input; a single point without rows, (*shape). An
+            each row, ``(R, *shape)``, in the dtype of the first input; a single point without rows, ``(*shape)``. An
             estimator treats the copies as inputs behind those among the arguments, in the order given here, and
             autograd sums what they receive. Estimators that have one sigma for all inputs want all in similar units.
             After ``module.threshold.requires_grad_(False)`` nothing is evaluated for it. What torch can differentiate

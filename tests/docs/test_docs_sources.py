@@ -1,0 +1,68 @@
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import ndgrad
+
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = (DOCS / "reference" / "index.rst").read_text()
+CHOOSING = (DOCS / "start" / "choosing.md").read_text()
+PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
+
+
+def _own_public_members():
+    """Every public function, class and method that is defined in ndgrad."""
+    for info in pkgutil.walk_packages(ndgrad.__path__, "ndgrad."):
+        module = importlib.import_module(info.name)
+        yield info.name, module
+        for name, item in vars(module).items():
+            own = getattr(item, "__module__", None) == info.name and not name.startswith("_")
+            if own and inspect.isfunction(item):
+                yield f"{info.name}.{name}", item
+            if own and inspect.isclass(item):
+                yield f"{info.name}.{name}", item
+                for key, member in vars(item).items():
+                    function = member.fget if isinstance(member, property) else member
+                    named = inspect.isfunction(function) and function.__name__ == key  # no field's default
+                    if named and not key.startswith("_"):
+                        yield f"{info.name}.{name}.{key}", function
+
+
+def test_every_public_thing_has_a_docstring():
+    members = dict(_own_public_members())
+    assert len(members) > 200
+    assert [
+        name for name, item in members.items() if not (getattr(item, "__doc__", None) or "").strip()
+    ] == []
+
+
+@pytest.mark.parametrize("name", ndgrad.__all__)
+def test_the_reference_has_every_public_name(name):
+    assert re.search(rf"\bndgrad\.{name}\b", REFERENCE)
+
+
+@pytest.mark.parametrize("cls", ndgrad.ESTIMATORS.values())
+def test_the_table_of_estimators_has_every_one(cls):
+    assert f"| {{py:class}}`~ndgrad.{cls.__name__}` |" in CHOOSING
+
+
+def test_every_figure_is_used_and_exists():
+    used = {name for page in PAGES for name in re.findall(r"\.\. plot:: figures/(\S+)", page.read_text())}
+    assert used == {path.name for path in (DOCS / "figures").glob("*.py")}
+
+
+def test_pages_of_results_hold_the_numbers_of_the_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    results = importlib.import_module("results")
+    pages = results.pages()
+    errors = json.loads((results.FOLDER / "descent_path.json").read_text())
+    assert f"{errors['ratio_of_replay']:.3f}" in pages["results/measured.md"]
+    verdicts = json.loads((results.FOLDER / "peers.json").read_text())["verdicts"]
+    better = sum(bool(verdict["peer_better"]) for verdict in verdicts)
+    assert pages["results/peers.md"].count("| **yes** |") == better > 0
+    assert all("nan" not in page for page in pages.values())
