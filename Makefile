@@ -42,5 +42,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf docs/_build docs/generated docs/sg_execution_times.rst
+	rm -rf docs/_build docs/generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache results
