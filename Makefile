@@ -32,8 +32,8 @@ contracts: $(INSTALLED)
 # the site in docs/_build/html; its figures and tutorials are run, and then what the pages print is compared
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
-	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
-	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -b doctest docs docs/_build/doctest
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -n -d docs/_build/doctrees -b html docs docs/_build/html
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees -b doctest docs docs/_build/doctest
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -42,5 +42,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf docs/_build docs/generated docs/sg_execution_times.rst
+	rm -rf docs/_build docs/generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache results

@@ -91,6 +91,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": None,
     "doc_module": ("ndgrad",),
     "min_reported_time": 1,
+    "write_computation_times": False,  # its page fetches scripts from the network
     "show_signature": False,
     "capture_repr": (),
     "matplotlib_animations": False,
