@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import commands
-import results
+import result_pages
 from sphinx.application import Sphinx
 
 
 def write(app: Sphinx) -> None:
     """Write every generated page; one whose text is the same is left alone, so that it is not built again."""
     folder = Path(app.srcdir) / "generated"
-    for name, text in (results.pages() | commands.pages(folder)).items():
+    for name, text in (result_pages.pages() | commands.pages(folder)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text or name.startswith("cli/"):

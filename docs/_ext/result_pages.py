@@ -41,11 +41,16 @@ def _descent(d: dict[str, Any]) -> str:
     labels = {
         "leave_one_out": f"evolution strategy, leave-one-out, {c['probes']} probes",
         "diff_bypass": f"bypass, {c['probes']} probes",
+        "diff_bypass_difference": f"bypass, differences matched, replay, trust region, {c['probes']} probes",
+        "control_variate": f"control variate, {c['probes']} probes",
+        "guided_evolution_strategy": f"guided evolution strategy, {c['probes']} probes",
+        "mixture": f"mixture of the bypass with replay and the control variate, {c['probes']} probes",
         "few_leave_one_out": f"evolution strategy, leave-one-out, {c['few_probes']} probes",
         "few_diff_bypass": f"bypass, {c['few_probes']} probes",
         "few_diff_bypass_replay": f"bypass, {c['few_probes']} probes, replay of {c['replay']} calls",
     }
     rows = [(labels[name], _spread(values, 3)) for name, values in d["relative_squared_errors"].items()]
+    ratios = [(name.replace("_", " "), f"{value:.3f}") for name, value in d["ratios"].items()]
     return _join(
         "## Squared error of the gradient along a descent",
         _made("python -m benchmarks.descent_path", "descent_path", d),
@@ -53,8 +58,7 @@ def _descent(d: dict[str, Any]) -> str:
         f"{_list(d['seeds'])} of |estimate - reference|², relative to |reference|². The reference is an average of "
         f"{c['pairs']} Gaussian pairs.",
         _table(("estimator", "relative squared error"), rows),
-        f"Bypass over evolution strategy: {d['ratio_to_leave_one_out']:.3f}. "
-        f"With the replay over without: {d['ratio_of_replay']:.3f}.",
+        _table(("ratio of squared errors", ""), ratios),
     )
 
 
