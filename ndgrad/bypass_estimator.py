@@ -15,7 +15,7 @@ from ndgrad.replay import Samples, concatenate
 
 
 class BypassEstimator(VJPEstimator):
-    """A VJP estimator that holds a `Bypass` and, for its noise, a generator."""
+    """A VJP estimator that holds a bypass network with its fit and, for its noise, a generator."""
 
     wants_constant_inputs = True  # the network takes the same inputs in every call
 
