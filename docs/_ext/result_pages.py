@@ -202,8 +202,8 @@ def left_ventricle() -> str:
         _estimators(_read("left_ventricle_table")),
         _published(_read("lv_sunnybrook_published")["published"]),
         "## What was not measured",
-        "The tuned regime on ACDC; Sunnybrook with more than 10 slices; the profiles `thesis` and `paper`; anything on a "
-        "GPU. The thesis' scores are of other patients and other pixels, and selected on the held-out slices: the "
+        "The tuned regime on ACDC; Sunnybrook with more than 10 slices; the profiles `thesis` and `paper`; anything "
+        "on a GPU. The thesis' scores are of other patients and other pixels, and selected on the held-out slices: the "
         "*order* of the methods can be compared with ours, the numbers cannot.",
     )
 
