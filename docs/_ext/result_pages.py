@@ -203,7 +203,8 @@ def left_ventricle() -> str:
         _estimators(_read("left_ventricle_table")),
         _published(_read("lv_sunnybrook_published")["published"]),
         "## What was not measured",
-        "More than 10 slices of ACDC in the tuned regime; Sunnybrook with more than 10 slices; the profiles `thesis` and `paper`; anything "
+        "More than 10 slices of ACDC in the tuned regime; "
+        "Sunnybrook with more than 10 slices; the profiles `thesis` and `paper`; anything "
         "on a GPU. The thesis' scores are of other patients and other pixels, and selected on the held-out slices: the "
         "*order* of the methods can be compared with ours, the numbers cannot.",
     )
