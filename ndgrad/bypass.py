@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ndgrad.estimator import Pullback, Rows, as_tuple
-from ndgrad.fit_losses import FitQuality, measure
+from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss, measure
 from ndgrad.fitting import Fit, FitPlan
 from ndgrad.replay import Samples
 from ndgrad.surrogates import Shapes, build_surrogate, calibrate
+from ndgrad.validation import one_of, positive_int
 
 
 class Bypass:
@@ -39,6 +41,33 @@ class Bypass:
         self._shapes: tuple[Shapes, Shapes] | None = (
             None  # of a default network, to build it from a state dict
         )
+
+    @classmethod
+    def with_options(
+        cls,
+        surrogate: nn.Module | None,
+        *,
+        fit_steps: int,
+        loss: Loss | None,
+        replay: int,
+        match: str,
+        decode: Callable[[Any], Tensor] | None,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+        **fit: Any,
+    ) -> Bypass:
+        """Check the options that estimators with a network share, and fill in their defaults.
+
+        ``fit`` holds further fields of the `FitPlan`, checked.
+        """
+        plan = FitPlan(
+            steps=positive_int("fit_steps", fit_steps),
+            loss=default_loss if loss is None else loss,
+            decode=functools.partial(decoded, decode),
+            match=one_of("match", match, ("value", "difference")),
+            **fit,
+        )
+        optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
+        return cls(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
 
     @property
     def network(self) -> nn.Module | None:

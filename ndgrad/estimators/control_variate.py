@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from ndgrad.bypass import Bypass, network_vjp
 from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
-from ndgrad.fit_losses import Loss, decoded, default_loss
-from ndgrad.fitting import FitPlan
+from ndgrad.fit_losses import Loss
 from ndgrad.sampling import DIRECTIONS, leave_one_out
 from ndgrad.validation import one_of, positive_float, positive_int
 
@@ -124,14 +122,15 @@ class ControlVariate(BypassEstimator):
                 "antithetic=True, or another law of directions"
             )
         self.generator = generator
-        plan = FitPlan(
-            steps=positive_int("fit_steps", fit_steps),
-            loss=default_loss if loss is None else loss,
-            decode=functools.partial(decoded, decode),
-            match=one_of("match", match, ("difference", "value")),
+        self.bypass = Bypass.with_options(
+            surrogate,
+            fit_steps=fit_steps,
+            loss=loss,
+            replay=replay,
+            match=match,
+            decode=decode,
+            optimizer=optimizer,
         )
-        optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
-        self.bypass = Bypass(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
         self._moments: Tensor | None = None  # of earlier calls: E[df dg] and E[dg dg], (2, m)
 
     @property

@@ -14,8 +14,7 @@ from ndgrad.bypass import Bypass, network_vjp
 from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
 from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
-from ndgrad.fit_losses import Loss, decoded, default_loss
-from ndgrad.fitting import FitPlan
+from ndgrad.fit_losses import Loss
 from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import gaussian
 from ndgrad.validation import one_of, positive_float, positive_int
@@ -115,18 +114,19 @@ class DiffBypass(BypassEstimator):
         self.num_samples = positive_int("num_samples", num_samples, least=0)
         self.mode = one_of("forward", forward, ("straight_through", "bypass"))
         self.generator = generator
-        plan = FitPlan(
-            steps=positive_int("fit_steps", fit_steps),
-            loss=default_loss if loss is None else loss,
-            decode=functools.partial(decoded, decode),
-            match=one_of("match", match, ("value", "difference")),
+        _check(forward, match, patience, num_samples)
+        self.bypass = Bypass.with_options(
+            surrogate,
+            fit_steps=fit_steps,
+            loss=loss,
+            replay=replay,
+            match=match,
+            decode=decode,
+            optimizer=optimizer,
             reach=None if trust_region is None else positive_float("trust_region", trust_region),
             widths=functools.partial(per_input, self.sigma),
             patience=None if patience is None else positive_int("patience", patience),
         )
-        _check(forward, match, patience, num_samples)
-        optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
-        self.bypass = Bypass(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
 
     @property
     def exact_value(self) -> bool:  # type: ignore[override]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,9 @@ from ndgrad.bypass import Bypass, network_vjp
 from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
-from ndgrad.fit_losses import Loss, decoded, default_loss
-from ndgrad.fitting import FitPlan
+from ndgrad.fit_losses import Loss
 from ndgrad.sampling import orthogonal_to
-from ndgrad.validation import one_of, positive_int
+from ndgrad.validation import positive_int
 
 _STEP = math.sqrt(3)  # of a guide, in sigma: a segment of this half length has standard deviation sigma
 _SPARE_ROWS = 8  # of a sketched Jacobian, beyond the k that are wanted
@@ -128,14 +126,15 @@ class GuidedEvolutionStrategy(BypassEstimator):
                 f"others are seen, too; got {num_samples}"
             )
         self.generator = generator
-        plan = FitPlan(
-            steps=positive_int("fit_steps", fit_steps),
-            loss=default_loss if loss is None else loss,
-            decode=functools.partial(decoded, decode),
-            match=one_of("match", match, ("difference", "value")),
+        self.bypass = Bypass.with_options(
+            surrogate,
+            fit_steps=fit_steps,
+            loss=loss,
+            replay=replay,
+            match=match,
+            decode=decode,
+            optimizer=optimizer,
         )
-        optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
-        self.bypass = Bypass(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Estimate with the network of earlier calls, then fit it; see `VJPEstimator.linearize`."""
