@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import math
 import pickle
 
 import pytest
 import torch
 from given import STILL, Given
+from laws_of_networks import assert_calls_keep_their_network, assert_state_continues
 from torch import Tensor, nn
 
 import ndgrad
@@ -302,21 +302,7 @@ def test_a_flat_network_has_coefficient_zero() -> None:
 
 
 def test_probing_in_forward_keeps_each_call_s_network() -> None:
-    """Two calls before two backward passes: the first one's pullback must not see what the second one fitted."""
-    x, v = points()
-    original, grads = trained(), []
-    for interleaved in (False, True):
-        estimator = copy.deepcopy(original)
-        torch.manual_seed(7)
-        z = x.clone().requires_grad_()
-        first = estimator(sines, z, evaluate_in="forward")
-        if not interleaved:
-            grads.append(torch.autograd.grad(first, z, v)[0])
-        second = estimator(sines, z, evaluate_in="forward")
-        if interleaved:
-            grads.append(torch.autograd.grad(first, z, v)[0])
-        grads.append(torch.autograd.grad(second, z, v)[0])
-    torch.testing.assert_close(grads[:2], grads[2:], rtol=0, atol=0)
+    assert_calls_keep_their_network(trained(), sines, *points())
 
 
 def test_structured_and_several_inputs() -> None:
@@ -359,17 +345,7 @@ def test_state_dict_continues_identically_even_in_a_default_network_not_yet_buil
     def build() -> ControlVariate:
         return ControlVariate(num_samples=3, replay=2, generator=torch.Generator().manual_seed(5))
 
-    x, v = points()
-    original = warm(build(), sines, x)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    restored = build()
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    for _ in range(2):
-        torch.testing.assert_close(
-            estimate(restored, sines, x, v), estimate(original, sines, x, v), rtol=0, atol=0
-        )
+    assert_state_continues(build, sines, *points())
     unused = ControlVariate(num_samples=3)
     unused.load_state_dict(ControlVariate(num_samples=3).state_dict())
     assert unused.coefficient == 0.0

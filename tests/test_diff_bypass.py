@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import pickle
 from typing import Any
 
 import pytest
 import torch
+from laws_of_networks import assert_state_continues
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -253,19 +253,7 @@ def test_state_dict_continues_identically_even_in_a_default_network_not_yet_buil
     def build() -> DiffBypass:
         return DiffBypass(num_samples=3, replay=2, generator=torch.Generator().manual_seed(5))
 
-    x, v = torch.randn(4, 3), torch.randn(4, 2)
-    original = build()
-    for _ in range(3):
-        estimate(original, sines, x, v)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    restored = build()
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    for _ in range(2):
-        torch.testing.assert_close(
-            estimate(restored, sines, x, v), estimate(original, sines, x, v), rtol=0, atol=0
-        )
+    assert_state_continues(build, sines, torch.randn(4, 3), torch.randn(4, 2))
 
 
 def test_state_dict_of_an_unused_estimator_and_of_a_given_network() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 
 import pytest
 import torch
+from laws_of_networks import assert_state_continues
 from torch import Tensor, nn
 
 import ndgrad
@@ -198,24 +198,7 @@ def test_state_dict_continues_identically() -> None:
         parts = EvolutionStrategy(2, SIGMA), DiffBypass(num_samples=0, replay=2)
         return Mixture(*parts, generator=torch.Generator().manual_seed(5))
 
-    x, v = points()
-    original = build()
-    for _ in range(3):
-        estimate(original, f, x, v)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    restored = build()
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    for _ in range(2):
-        grads = []
-        for each in (original, restored):
-            torch.manual_seed(3)
-            grads.append(estimate(each, f, x, v))
-        torch.testing.assert_close(*grads, rtol=0, atol=0)
-    unused = Mixture(EvolutionStrategy(), DiffBypass())
-    unused.load_state_dict(Mixture(EvolutionStrategy(), DiffBypass()).state_dict())
-    assert unused._pool is None
+    assert_state_continues(build, f, *points())
 
 
 def test_a_generator_isolates_the_random_cotangents() -> None:
