@@ -190,6 +190,32 @@ def test_the_claim_of_a_killed_process_is_free(store: Store) -> None:
     assert store.obtain(Square(2)) == {"square": 4}
 
 
+WORK = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from applications.lv_dp.experiments import runner
+pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=runner._prepare_worker, initargs=(1,))
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 60)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_workers_end_with_a_killed_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        try:
+            process.communicate(timeout=20)  # ends when the last process that could write has ended
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
+
+
 def test_results_are_written_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*arguments: object) -> None:
         raise OSError("disk full")

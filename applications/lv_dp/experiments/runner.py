@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import torch
 
@@ -88,7 +90,7 @@ def _here(cells: Sequence[Cell], store: Store, plan: Plan, started: Started) -> 
 
 def _in_processes(cells: Sequence[Cell], store: Store, plan: Plan, started: Started) -> Iterator[Cell]:
     pool = ProcessPoolExecutor(
-        plan.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(plan.threads,)
+        plan.jobs, get_context("spawn"), initializer=_prepare_worker, initargs=(plan.threads,)
     )
     try:
         futures = {pool.submit(attempt, cell, store, plan.stop): cell for cell in cells}
@@ -97,6 +99,20 @@ def _in_processes(cells: Sequence[Cell], store: Store, plan: Plan, started: Star
                 yield futures[future]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker(threads: int) -> None:
+    """Set torch's threads, and end with the process that began this one, whatever ended it."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    # not sys.exit, which would end this thread only; checkpoints are replaced as a whole and are never torn
+    os._exit(1)
 
 
 def attempt(cell: Cell, store: Store, stop: float, watch: Watch = unwatched) -> bool:
