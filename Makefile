@@ -31,7 +31,6 @@ contracts: $(INSTALLED)
 
 # the site in docs/_build/html; its figures and tutorials are run, and then what the pages print is compared
 docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -n -d docs/_build/doctrees -b html docs docs/_build/html
 	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees -b doctest docs docs/_build/doctest
 
