@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ndgrad.estimator import Pullback, Rows, as_tuple
 from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss, measure
-from ndgrad.fitting import Fit, FitPlan
+from ndgrad.fitting import Batch, Fit, FitPlan
 from ndgrad.replay import Samples
 from ndgrad.surrogates import Shapes, build_surrogate, calibrate
 from ndgrad.validation import one_of, positive_int
@@ -75,11 +75,14 @@ class Bypass:
         return self.fit.network if self.fit is not None else self.template
 
     def learn(self, samples: Samples) -> None:
-        """Fit to these samples and the replayed ones."""
-        fit = self._match(samples.inputs[0], self.fit or self._build(samples))
+        """Fit to these samples, of which some may have failed, and the replayed ones."""
+        samples = samples.failed_last(least=self.plan.num_held_out(samples) + 1)
+        batch = Batch([samples])
+        fit = self._match(samples.inputs[0], self.fit or self._build(batch))
         before, loss = fit.run(samples, self.plan)
+        prediction = self.plan.decode(before, batch.targets)
         self.quality = measure(
-            self.plan.decode(before, samples.targets), samples.targets, samples.num_centers, loss
+            prediction, batch.targets, batch.centred if batch.has_differences else None, loss
         )
 
     def frozen(self, like: Tensor) -> nn.Module:
@@ -95,7 +98,7 @@ class Bypass:
         network = self._match(like, self.fit).network
         return copy.deepcopy(network).requires_grad_(False).eval()
 
-    def _build(self, samples: Samples) -> Fit:
+    def _build(self, samples: Batch) -> Fit:
         rows, targets = samples.inputs, samples.targets
         if self.template is None:
             self._shapes = _row_shapes(rows), _row_shapes(targets)

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from ndgrad.estimator import Rows, join_rows, working_dtype
+from ndgrad.missing import good_samples
 
 
 class Samples(NamedTuple):
-    """Evaluations around B inputs, as many around each; row r belongs to input r mod B."""
+    """Evaluations around B inputs, as many around each; row r belongs to input r mod B.
+
+    The targets of a failed one are NaN.
+    """
 
     inputs: Rows  # (S B, ...)
     targets: Rows  # (S B, ...)
@@ -34,6 +38,17 @@ class Samples(NamedTuple):
         B = self.num_centers
         part = lambda t: t.unflatten(0, (-1, B))[:, keep].flatten(0, 1)  # noqa: E731
         return Samples(*(tuple(map(part, rows)) for rows in self))
+
+    def failed_last(self, least: int) -> Samples:
+        """Put what failed behind what came back, around each input, which must have ``least`` left."""
+        B = self.num_centers
+        good = good_samples(tuple(t.unflatten(0, (-1, B)) for t in self.targets), least)
+        if good is None:
+            return self
+        order = (~good).byte().argsort(dim=0, stable=True)  # (S, B)
+        rows = (order * B + torch.arange(B, device=order.device)).flatten()
+        inputs, targets = (tuple(t[rows] for t in part) for part in (self.inputs, self.targets))
+        return Samples(inputs, targets, self.centers)
 
     def first(self, count: int) -> Samples:
         """Return the first ``count`` samples of each input."""

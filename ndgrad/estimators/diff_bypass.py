@@ -15,6 +15,7 @@ from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
 from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
 from ndgrad.fit_losses import Loss
+from ndgrad.missing import good_samples
 from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import gaussian
 from ndgrad.validation import one_of, positive_float, positive_int
@@ -35,6 +36,9 @@ class DiffBypass(BypassEstimator):
     much as the slope of g differs from that of the smoothed f; low variance, since what was learned from
     earlier rows and calls stays. Take it for many calls at related inputs, where rows are alike and each
     affords few evaluations; not for a single gradient.
+
+    Failed evaluations stay out of the fit, of the samples held out, of ``quality`` and of the replay's part in later
+    fits. Each row must have one left, with ``patience`` one more than are held out, ``f(x)`` included.
 
     In eval mode nothing is fitted and the value is ``f(x)``; a gradient asked for there uses g as it stands.
 
@@ -77,6 +81,7 @@ class DiffBypass(BypassEstimator):
             loss was given for.
         RuntimeError: for a gradient in eval mode before any fit; for ``forward="bypass"`` inside activation
             checkpointing or ``torch.func``, which would fit twice.
+        TooManyFailuresError: if a row has too few evaluations left.
 
     Example:
         >>> import torch, ndgrad
@@ -92,6 +97,7 @@ class DiffBypass(BypassEstimator):
     """
 
     consistent = False
+    skips_failures = True
 
     def __init__(
         self,
@@ -181,6 +187,7 @@ class DiffBypass(BypassEstimator):
                 for x, e, sigma in zip(inputs, noise, per_input(self.sigma, inputs), strict=True)
             )  # (S B, ...)
             values = as_tuple(f(*probes))
+            good_samples(tuple(y.unflatten(0, (self.num_samples, -1)) for y in values))  # one at least
         if outputs is not None:
             probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
         self.bypass.learn(Samples(probes, values, inputs))
