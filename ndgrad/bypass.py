@@ -74,16 +74,14 @@ class Bypass:
         """The fitted network; None before the first call of a default one."""
         return self.fit.network if self.fit is not None else self.template
 
-    def learn(self, samples: Samples) -> None:
-        """Fit to these samples, of which some may have failed, and the replayed ones."""
-        samples = samples.failed_last(least=self.plan.num_held_out(samples) + 1)
+    def learn(self, samples: Samples, least: int = 1) -> None:
+        """Fit to these samples, of which ``least`` around each input must have come back, and the replayed ones."""
+        samples = samples.failed_last(max(least, self.plan.num_held_out(samples) + 1))
         batch = Batch([samples])
         fit = self._match(samples.inputs[0], self.fit or self._build(batch))
         before, loss = fit.run(samples, self.plan)
-        prediction = self.plan.decode(before, batch.targets)
-        self.quality = measure(
-            prediction, batch.targets, batch.centred if batch.has_differences else None, loss
-        )
+        centred = batch.centred if len(batch.targets[0]) > samples.num_centers else None
+        self.quality = measure(self.plan.decode(before, batch.targets), batch.targets, centred, loss)
 
     def frozen(self, like: Tensor) -> nn.Module:
         """Return a copy of the network in eval mode, on the device and in the dtype of ``like``.

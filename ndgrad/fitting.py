@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ndgrad.estimator import Rows, as_tuple
 from ndgrad.fit_losses import Loss, total_loss
-from ndgrad.missing import came_back
 from ndgrad.replay import Replay, Samples, concatenate
 
 
@@ -22,28 +21,21 @@ class Batch:
 
     def __init__(self, parts: list[Samples]) -> None:
         self._parts = parts
-        self._good = [came_back(part.targets) for part in parts]  # (S B,) each
 
     @cached_property
     def inputs(self) -> Rows:
         """Where the function was evaluated, (R, ...)."""
-        return self._gather([part.inputs for part in self._parts])
+        return concatenate([part.came_back(part.inputs) for part in self._parts])
 
     @cached_property
     def targets(self) -> Rows:
-        """The value of the function there, (R, ...)."""
-        return self._gather([part.targets for part in self._parts])
+        """Its values there, (R, ...)."""
+        return concatenate([part.came_back(part.targets) for part in self._parts])
 
-    def of_last(self, rows: Tensor) -> Tensor:
-        """Return those of the rows (R, ...) that belong to the last call."""
-        good = self._good[-1]
-        count = len(self._parts[-1].targets[0]) if good is None else int(good.sum())
-        return rows[len(rows) - count :]
-
-    @property
-    def has_differences(self) -> bool:
-        """Whether several rows were drawn around one input."""
-        return len(self._group) > sum(part.num_centers for part in self._parts)
+    def of_last(self, values: Tensor) -> Tensor:
+        """Return those of the values (R, ...) that belong to the last part."""
+        (last,) = self._parts[-1].came_back(self._parts[-1].targets[:1])
+        return values[len(values) - len(last) :]
 
     def centred(self, values: Tensor) -> Tensor:
         """Subtract from each row (R, ...) the mean over the samples around the same input."""
@@ -55,25 +47,18 @@ class Batch:
     @cached_property
     def _group(self) -> Tensor:
         """The input, of all calls' inputs, that each row was drawn around, (R,)."""
-        groups, first = [], 0
+        groups: list[Tensor] = []
+        first = 0
         for part in self._parts:
             rows = torch.arange(len(part.inputs[0]), device=part.inputs[0].device)
-            groups.append(first + rows % part.num_centers)
+            groups.extend(part.came_back((first + rows % part.num_centers,)))
             first += part.num_centers
-        return self._gather([(group,) for group in groups])[0]
+        return torch.cat(groups)
 
     @cached_property
     def _size(self) -> Tensor:
         """How many rows were drawn around each input, (G,)."""
         return self._group.bincount()
-
-    def _gather(self, parts: list[Rows]) -> Rows:
-        """Lay the rows of all calls that came back one after the other."""
-        kept = [
-            rows if good is None else tuple(t[good] for t in rows)
-            for rows, good in zip(parts, self._good, strict=True)
-        ]
-        return concatenate(kept)
 
 
 def _ones(inputs: Rows) -> Sequence[float | Tensor]:

@@ -15,14 +15,12 @@ from ndgrad.missing import good_samples
 
 
 class Samples(NamedTuple):
-    """Evaluations around B inputs, as many around each; row r belongs to input r mod B.
-
-    The targets of a failed one are NaN.
-    """
+    """Evaluations around B inputs, as many around each; row r belongs to input r mod B."""
 
     inputs: Rows  # (S B, ...)
     targets: Rows  # (S B, ...)
     centers: Rows  # (B, ...)
+    good: Rows = ()  # a mark of the rows that came back, (S B,); empty if all did
 
     @property
     def num_centers(self) -> int:
@@ -40,15 +38,18 @@ class Samples(NamedTuple):
         return Samples(*(tuple(map(part, rows)) for rows in self))
 
     def failed_last(self, least: int) -> Samples:
-        """Put what failed behind what came back, around each input, which must have ``least`` left."""
+        """Put rows that failed, NaN in the targets, behind those that came back, ``least`` around each input."""
         B = self.num_centers
         good = good_samples(tuple(t.unflatten(0, (-1, B)) for t in self.targets), least)
         if good is None:
             return self
         order = (~good).byte().argsort(dim=0, stable=True)  # (S, B)
         rows = (order * B + torch.arange(B, device=order.device)).flatten()
-        inputs, targets = (tuple(t[rows] for t in part) for part in (self.inputs, self.targets))
-        return Samples(inputs, targets, self.centers)
+        return self._replace(good=(good.flatten(),))._rows(rows)
+
+    def came_back(self, rows: Rows) -> Rows:
+        """Return those of the rows (S B, ...) whose evaluation came back."""
+        return tuple(t[self.good] for t in rows)  # t[()] is t
 
     def first(self, count: int) -> Samples:
         """Return the first ``count`` samples of each input."""
@@ -58,9 +59,11 @@ class Samples(NamedTuple):
         """Return all but the first ``count`` samples of each input."""
         return self._rows(slice(count * self.num_centers, None))
 
-    def _rows(self, rows: slice) -> Samples:
-        inputs, targets = (tuple(t[rows] for t in part) for part in (self.inputs, self.targets))
-        return Samples(inputs, targets, self.centers)
+    def _rows(self, rows: slice | Tensor) -> Samples:
+        inputs, targets, good = (
+            tuple(t[rows] for t in part) for part in (self.inputs, self.targets, self.good)
+        )
+        return Samples(inputs, targets, self.centers, good)
 
 
 class Replay:

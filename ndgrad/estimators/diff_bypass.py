@@ -15,7 +15,6 @@ from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
 from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
 from ndgrad.fit_losses import Loss
-from ndgrad.missing import good_samples
 from ndgrad.replay import Samples, concatenate
 from ndgrad.sampling import gaussian
 from ndgrad.validation import one_of, positive_float, positive_int
@@ -187,10 +186,9 @@ class DiffBypass(BypassEstimator):
                 for x, e, sigma in zip(inputs, noise, per_input(self.sigma, inputs), strict=True)
             )  # (S B, ...)
             values = as_tuple(f(*probes))
-            good_samples(tuple(y.unflatten(0, (self.num_samples, -1)) for y in values))  # one at least
         if outputs is not None:
             probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
-        self.bypass.learn(Samples(probes, values, inputs))
+        self.bypass.learn(Samples(probes, values, inputs), least=1 if outputs is None else 2)
 
     def extra_repr(self) -> str:
         """Show the settings."""
