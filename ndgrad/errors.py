@@ -36,3 +36,7 @@ class NonFiniteError(OutputError):
 
 class SecondDerivativeError(NdgradError, RuntimeError):
     """An estimated gradient was differentiated again."""
+
+
+class TooManyFailuresError(NdgradError, RuntimeError):
+    """So many evaluations of a row failed that there is no estimate for it."""
