@@ -17,6 +17,7 @@ from ndgrad.errors import (
     OutputError,
     OutputTypeError,
     SecondDerivativeError,
+    UnsupportedTransformError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
 from ndgrad.estimators import (
@@ -71,6 +72,7 @@ __all__ = [
     "ScoreFunction",
     "SecondDerivativeError",
     "StraightThrough",
+    "UnsupportedTransformError",
     "VJPEstimator",
     "check_gradients",
     "diagnose",

@@ -36,3 +36,7 @@ class NonFiniteError(OutputError):
 
 class SecondDerivativeError(NdgradError, RuntimeError):
     """An estimated gradient was differentiated again."""
+
+
+class UnsupportedTransformError(NdgradError, NotImplementedError):
+    """A transform of ``torch.func``, or a mode of differentiation, that the wrapped function or its estimator has not."""

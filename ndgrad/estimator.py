@@ -92,7 +92,7 @@ class VJPEstimator(Estimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``; `linearize` runs in the backward pass unless ``evaluate_in="forward"``."""
-        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in)
+        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in, self.linear)
 
     @abstractmethod
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:

@@ -13,6 +13,7 @@ from ndgrad.call import Call
 from ndgrad.errors import FunctionError, NonFiniteError, OutputError
 from ndgrad.interface import Interface
 from ndgrad.outputs import Outputs, read_outputs
+from ndgrad.transforms import plain
 
 
 class Evaluator:
@@ -106,7 +107,7 @@ class BoundFunction:
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
         """Evaluate on rows (R, ...) and return the leaves of the outputs, (R, ...) each."""
-        outputs = self._evaluator.evaluate(self._call, rows)
+        outputs = self._evaluator.evaluate(self._call, tuple(map(plain, rows)))
         if self._first is None:
             self._first = outputs.structure()
         self._first.check_same_shapes(outputs)
