@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,10 +15,10 @@ from ndgrad.transforms import (
     fold,
     has_tangent,
     inside_transform,
+    is_stacked,
+    on_stacks,
     requires_gradient,
-    restack,
     unfold,
-    unstack,
 )
 
 Rows = tuple[Tensor, ...]
@@ -94,10 +95,10 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: activation checkpointing recomputes at the first access
-        stacks = unstack(cotangents)
-        if stacks is None:
-            return None, *_Product.apply(ctx.call, ctx.layout, *saved, *cotangents)
-        return None, *restack(_Product.apply(ctx.call, ctx.layout._replace(stacked=True), *saved, *stacks))
+        if not is_stacked(cotangents):
+            return None, *_multiply(ctx.call, ctx.layout, *saved, *cotangents)
+        many = functools.partial(_multiply, ctx.call, ctx.layout._replace(stacked=True), *saved)
+        return None, *on_stacks(many, cotangents)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor) -> Rows:
@@ -107,7 +108,7 @@ class _Attach(torch.autograd.Function):
                 "mode (backward, torch.func.vjp, torch.func.jacrev)"
             )
         layout = ctx.layout._replace(forward_mode=True)
-        return _Product.apply(ctx.call, layout, *ctx.saved_tensors, *tangents)
+        return _multiply(ctx.call, layout, *ctx.saved_tensors, *tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: _Call, *inputs: Tensor) -> tuple[Rows, Any]:
@@ -164,6 +165,13 @@ class _Product(torch.autograd.Function):
             return products, (0,) * len(products)
         products = _Product.apply(call, layout, *fold(known, dims, K), *fold(vectors, vector_dims, K, axis))
         return unfold(products, K, axis), (axis,) * len(products)
+
+
+def _multiply(call: _Call, layout: _Layout, *tensors: Tensor) -> Rows:
+    """Return the product, tied to its tensors where it may be differentiated again."""
+    if torch.is_grad_enabled() or inside_transform():
+        return _Product.apply(call, layout, *tensors)
+    return _Product.forward(call, layout, *tensors)
 
 
 def _transposed(pullback: Callable[[Rows], Rows], outputs: Rows) -> Callable[[Rows], Rows]:

@@ -68,7 +68,7 @@ class Call:
                 else np.arange(span.start, span.stop) % self.num_rows
             )
             value = value[index]
-        return to_interface(plain(value) if isinstance(value, Tensor) else value, interface)
+        return to_interface(plain(value.detach()) if isinstance(value, Tensor) else value, interface)
 
     def name_rows(self, start: int, stop: int) -> str:
         """Say which rows of the batch evaluations start..stop belong to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,46 +10,41 @@ from torch.autograd import forward_ad
 
 from ndgrad.errors import UnsupportedTransformError
 
-_functorch = torch._C._functorch
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_unwrap = torch._C._functorch.get_unwrapped
 
 
 def inside_transform() -> bool:
     """Whether a transform of ``torch.func`` is active."""
-    return _functorch.peek_interpreter_stack() is not None
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def requires_gradient(x: Tensor) -> bool:
     """Whether x requires a gradient at any level: below ``vmap``, ``x.requires_grad`` does not say so."""
-    return any(level.requires_grad for level in _levels(x))
+    return x.requires_grad or (_is_wrapped(x) and requires_gradient(_unwrap(x)))
 
 
 def has_tangent(x: Tensor) -> bool:
     """Whether a forward-mode derivative is under way with respect to x."""
-    return any(forward_ad.unpack_dual(level).tangent is not None for level in _levels(x))
+    return forward_ad.unpack_dual(x).tangent is not None or (_is_wrapped(x) and has_tangent(_unwrap(x)))
 
 
 def plain(x: Tensor) -> Tensor:
-    """Return the values of x without levels: what a black box can read.
+    """Return x without levels: what a black box can read.
 
     Raises:
         UnsupportedTransformError: for a tensor that ``torch.func.vmap`` maps, whose values belong to several calls.
 
     """
-    for level in _levels(x):
-        if _functorch.is_batchedtensor(level):
-            raise UnsupportedTransformError(
-                "torch.func.vmap maps the differentiated inputs of a wrapped function, and nothing else that goes into "
-                "it; give it all rows at once, box(x.flatten(0, 1)), with in_dims= for what goes with them, or name "
-                "what is mapped in argnums="
-            )
-    return level.detach()
-
-
-def _levels(x: Tensor) -> Iterator[Tensor]:
-    yield x
-    while _functorch.is_functorch_wrapped_tensor(x):
-        x = _functorch.get_unwrapped(x)
-        yield x
+    if not _is_wrapped(x):
+        return x
+    if torch._C._functorch.is_batchedtensor(x):
+        raise UnsupportedTransformError(
+            "torch.func.vmap maps the differentiated inputs of a wrapped function, and nothing else that it reads; give "
+            "it all rows at once, box(x.flatten(0, 1)), with in_dims= for what goes with them, or name what is mapped "
+            "in argnums="
+        )
+    return plain(_unwrap(x))
 
 
 def fold(
@@ -72,18 +67,23 @@ def unfold(tensors: Sequence[Tensor], size: int, axis: int = 0) -> tuple[Tensor,
     return tuple(t.unflatten(axis, (size, t.shape[axis] // size)) for t in tensors)
 
 
-_LEVEL = 1  # is_grads_batched=True wraps cotangents by a vmap of its own, older than that of torch.func and never nested
+_LEVEL = 1  # of the vmap that is_grads_batched=True enters, which is older than that of torch.func
 
 
-def unstack(cotangents: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-    """Return the K cotangents (K, B, ...) of ``torch.autograd.grad(is_grads_batched=True)``; None where it is not."""
-    stacked = next((v for v in cotangents if _functorch.is_legacy_batchedtensor(v)), None)
-    if stacked is None:
-        return None
-    size = torch._remove_batch_dim(stacked, _LEVEL, 0, 0).shape[0]
-    return tuple(torch._remove_batch_dim(v, _LEVEL, size, 0) for v in cotangents)
+def is_stacked(cotangents: Sequence[Tensor]) -> bool:
+    """Whether this is a backward pass of ``torch.autograd.grad(is_grads_batched=True)``."""
+    return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
 
 
-def restack(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Undo `unstack` for what was made of them, (K, B, ...)."""
+def on_stacks(
+    product: Callable[..., tuple[Tensor, ...]], cotangents: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Call ``product`` on the K cotangents (K, B, ...) themselves, outside of that vmap, which forbids random numbers."""
+    size = max(torch._remove_batch_dim(v, _LEVEL, 0, 0).shape[0] for v in cotangents)
+    stacks = [torch._remove_batch_dim(v, _LEVEL, size, 0) for v in cotangents]
+    torch._C._vmapmode_decrement_nesting()
+    try:
+        products = product(*stacks)
+    finally:
+        torch._C._vmapmode_increment_nesting()
     return tuple(torch._add_batch_dim(g, 0, _LEVEL) for g in products)
