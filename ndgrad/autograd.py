@@ -36,7 +36,9 @@ def attach(
     Where no derivative can be asked for, this is a plain call of ``f``. A pullback that is not ``linear`` in the
     cotangent has no forward mode.
     """
-    needed = (torch.is_grad_enabled() and any(map(requires_gradient, inputs))) or any(map(has_tangent, inputs))
+    needed = (torch.is_grad_enabled() and any(map(requires_gradient, inputs))) or any(
+        map(has_tangent, inputs)
+    )
     if not needed and not inside_transform():
         with torch.no_grad():
             return f(*inputs)
@@ -107,8 +109,11 @@ class _Attach(torch.autograd.Function):
                 "this estimator probes where the cotangent leads, so it has no forward mode; differentiate in reverse "
                 "mode (backward, torch.func.vjp, torch.func.jacrev)"
             )
-        layout = ctx.layout._replace(forward_mode=True)
-        return _multiply(ctx.call, layout, *ctx.saved_tensors, *tangents)
+        saved, layout = ctx.saved_tensors, ctx.layout._replace(forward_mode=True)
+        moved = (
+            torch.zeros_like(x) if t is None else t for x, t in zip(saved, tangents, strict=False)
+        )  # integers
+        return _multiply(ctx.call, layout, *saved, *moved)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: _Call, *inputs: Tensor) -> tuple[Rows, Any]:
@@ -160,7 +165,9 @@ class _Product(torch.autograd.Function):
         K, axis = info.batch_size, int(layout.stacked)  # where the vectors have their rows
         (known, vectors), (dims, vector_dims) = layout.split(tensors), layout.split(in_dims[2:])
         if all(dim is None for dim in dims):  # K vectors for one call: linearised once
-            many = _Product.apply(call, layout._replace(stacked=True), *known, *fold(vectors, vector_dims, K, axis - 1))
+            many = _Product.apply(
+                call, layout._replace(stacked=True), *known, *fold(vectors, vector_dims, K, axis - 1)
+            )
             products = unfold(many, K) if layout.stacked else many
             return products, (0,) * len(products)
         products = _Product.apply(call, layout, *fold(known, dims, K), *fold(vectors, vector_dims, K, axis))
@@ -181,15 +188,13 @@ def _transposed(pullback: Callable[[Rows], Rows], outputs: Rows) -> Callable[[Ro
     """
 
     def entry(index: int, k: int, tangents: Rows) -> Tensor:
-        unit = tuple(torch.zeros_like(y).flatten(1) for y in outputs)  # (B, m) each
+        unit = tuple(torch.zeros_like(_flat(y)) for y in outputs)  # (B, m) each
         unit[index][:, k] = 1.0
         row = pullback(tuple(e.view_as(y) for e, y in zip(unit, outputs, strict=True)))  # (B, ...) of J
-        return torch.stack([(g * t).flatten(1).sum(1) for g, t in zip(row, tangents, strict=True)]).sum(0)
+        return torch.stack([_flat(g * t).sum(1) for g, t in zip(row, tangents, strict=True)]).sum(0)
 
     def pushforward(tangents: Rows) -> Rows:
-        columns = (
-            [entry(i, k, tangents) for k in range(y.shape[1:].numel())] for i, y in enumerate(outputs)
-        )
+        columns = ([entry(i, k, tangents) for k in range(y.shape[1:].numel())] for i, y in enumerate(outputs))
         return tuple(
             torch.stack(column, 1).to(y.dtype).view_as(y) for column, y in zip(columns, outputs, strict=True)
         )
@@ -203,6 +208,10 @@ def _second_derivative() -> SecondDerivativeError:
         "detach it (gradient.detach(), or create_graph=False), or wrap a function that computes the "
         "first derivative"
     )
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(rows.shape[0], rows.shape[1:].numel())
 
 
 def _detach(tensors: Rows) -> Rows:

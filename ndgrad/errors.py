@@ -39,4 +39,4 @@ class SecondDerivativeError(NdgradError, RuntimeError):
 
 
 class UnsupportedTransformError(NdgradError, NotImplementedError):
-    """A transform of ``torch.func``, or a mode of differentiation, that the wrapped function or its estimator has not."""
+    """A transform of ``torch.func``, or forward-mode differentiation, of something that does not support it."""

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from ndgrad.errors import UnsupportedTransformError
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_is_mapped = torch._C._functorch.is_batchedtensor
 _unwrap = torch._C._functorch.get_unwrapped
 
 
@@ -26,7 +27,10 @@ def requires_gradient(x: Tensor) -> bool:
 
 def has_tangent(x: Tensor) -> bool:
     """Whether a forward-mode derivative is under way with respect to x."""
-    return forward_ad.unpack_dual(x).tangent is not None or (_is_wrapped(x) and has_tangent(_unwrap(x)))
+    if not _is_wrapped(x):
+        return forward_ad.unpack_dual(x).tangent is not None
+    own = not _is_mapped(x) and forward_ad.unpack_dual(x).tangent is not None
+    return own or has_tangent(_unwrap(x))
 
 
 def plain(x: Tensor) -> Tensor:
@@ -38,11 +42,11 @@ def plain(x: Tensor) -> Tensor:
     """
     if not _is_wrapped(x):
         return x
-    if torch._C._functorch.is_batchedtensor(x):
+    if _is_mapped(x):
         raise UnsupportedTransformError(
-            "torch.func.vmap maps the differentiated inputs of a wrapped function, and nothing else that it reads; give "
-            "it all rows at once, box(x.flatten(0, 1)), with in_dims= for what goes with them, or name what is mapped "
-            "in argnums="
+            "torch.func.vmap may map the differentiated inputs of a wrapped function, but nothing else that it reads; "
+            "name what is mapped in argnums=, or give it all rows at once, box(x.flatten(0, 1)), with in_dims= for "
+            "what goes with them"
         )
     return plain(_unwrap(x))
 
@@ -56,7 +60,9 @@ def fold(
     """
     place = max(axis, 0)
     moved = (
-        t.unsqueeze(place).expand(*t.shape[:place], size, *t.shape[place:]) if dim is None else t.movedim(dim, place)
+        t.unsqueeze(place).expand(*t.shape[:place], size, *t.shape[place:])
+        if dim is None
+        else t.movedim(dim, place)
         for t, dim in zip(tensors, dims, strict=True)
     )
     return tuple(t if axis < 0 else t.flatten(axis, axis + 1) for t in moved)
@@ -75,10 +81,8 @@ def is_stacked(cotangents: Sequence[Tensor]) -> bool:
     return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
 
 
-def on_stacks(
-    product: Callable[..., tuple[Tensor, ...]], cotangents: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
-    """Call ``product`` on the K cotangents (K, B, ...) themselves, outside of that vmap, which forbids random numbers."""
+def on_stacks(product: Callable[..., tuple[Tensor, ...]], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Call ``product`` on the K cotangents (K, B, ...) themselves, outside of that vmap, which forbids noise."""
     size = max(torch._remove_batch_dim(v, _LEVEL, 0, 0).shape[0] for v in cotangents)
     stacks = [torch._remove_batch_dim(v, _LEVEL, size, 0) for v in cotangents]
     torch._C._vmapmode_decrement_nesting()

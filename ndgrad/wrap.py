@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 import torch
+from torch._compile import _disable_dynamo
 
 from ndgrad.arguments import Key, parameter_names
 from ndgrad.binding import ArgNums, BindingRules, InDims
@@ -47,6 +48,11 @@ class BlackBox(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
+        if torch.compiler.is_compiling():
+            return _black_box_runs_outside_of_graphs(self, args, kwargs)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
         f = BoundFunction(self._evaluator, call)
@@ -75,6 +81,12 @@ class BlackBox(torch.nn.Module):
         parts += [f"chunk_size={evaluator.chunk_size}"] * (evaluator.chunk_size is not None)
         parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
         return ", ".join(parts)
+
+
+# like torch.compiler.disable, but that imports the compiler, for seconds, where it decorates
+@_disable_dynamo
+def _black_box_runs_outside_of_graphs(box: BlackBox, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return box._call(args, kwargs)
 
 
 _RESERVED = {*dir(BlackBox), "estimator", "fn", "training"}
