@@ -96,11 +96,8 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes at the first access
-        if not is_stacked(cotangents):
-            return None, *_multiply(ctx.call, ctx.layout, *saved, *cotangents)
-        many = functools.partial(_multiply, ctx.call, ctx.layout._replace(stacked=True), *saved)
-        return None, *on_stacks(many, cotangents)
+        # saved tensors are read once: activation checkpointing recomputes at the first access
+        return None, *_multiply(ctx.call, ctx.layout, ctx.saved_tensors, cotangents)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor) -> Rows:
@@ -109,11 +106,10 @@ class _Attach(torch.autograd.Function):
                 "this estimator probes where the cotangent leads, so it has no forward mode; differentiate in reverse "
                 "mode (backward, torch.func.vjp, torch.func.jacrev)"
             )
-        saved, layout = ctx.saved_tensors, ctx.layout._replace(forward_mode=True)
-        moved = (
-            torch.zeros_like(x) if t is None else t for x, t in zip(saved, tangents, strict=False)
-        )  # integers
-        return _multiply(ctx.call, layout, *saved, *moved)
+        saved = ctx.saved_tensors
+        # integers have no tangent
+        moved = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(saved, tangents, strict=False))
+        return _multiply(ctx.call, ctx.layout._replace(forward_mode=True), saved, moved)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: _Call, *inputs: Tensor) -> tuple[Rows, Any]:
@@ -144,6 +140,8 @@ class _Product(torch.autograd.Function):
         if not layout.stacked:
             return _detach(multiply(vectors))
         products = [multiply(each) for each in zip(*vectors, strict=True)]
+        if not products:
+            return tuple(x.new_empty((0, *x.shape)) for x in (outputs if layout.forward_mode else inputs))
         return tuple(torch.stack(each) for each in zip(*products, strict=True))
 
     @staticmethod
@@ -174,11 +172,13 @@ class _Product(torch.autograd.Function):
         return unfold(products, K, axis), (axis,) * len(products)
 
 
-def _multiply(call: _Call, layout: _Layout, *tensors: Tensor) -> Rows:
+def _multiply(call: _Call, layout: _Layout, known: Rows, vectors: Rows) -> Rows:
     """Return the product, tied to its tensors where it may be differentiated again."""
+    if is_stacked(vectors):
+        return on_stacks(functools.partial(_multiply, call, layout._replace(stacked=True), known), vectors)
     if torch.is_grad_enabled() or inside_transform():
-        return _Product.apply(call, layout, *tensors)
-    return _Product.forward(call, layout, *tensors)
+        return _Product.apply(call, layout, *known, *vectors)
+    return _Product.forward(call, layout, *known, *vectors)
 
 
 def _transposed(pullback: Callable[[Rows], Rows], outputs: Rows) -> Callable[[Rows], Rows]:

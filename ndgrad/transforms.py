@@ -10,6 +10,8 @@ from torch.autograd import forward_ad
 
 from ndgrad.errors import UnsupportedTransformError
 
+Tensors = tuple[Tensor, ...]
+
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _is_mapped = torch._C._functorch.is_batchedtensor
 _unwrap = torch._C._functorch.get_unwrapped
@@ -51,9 +53,7 @@ def plain(x: Tensor) -> Tensor:
     return plain(_unwrap(x))
 
 
-def fold(
-    tensors: Sequence[Tensor], dims: Sequence[int | None], size: int, axis: int = 0
-) -> tuple[Tensor, ...]:
+def fold(tensors: Sequence[Tensor], dims: Sequence[int | None], size: int, axis: int = 0) -> Tensors:
     """Make the mapped dimension part of the one at ``axis``, (B, ...) to (K B, ...); where it is -1, a new first one.
 
     What is not mapped (dim None) is repeated.
@@ -68,26 +68,26 @@ def fold(
     return tuple(t if axis < 0 else t.flatten(axis, axis + 1) for t in moved)
 
 
-def unfold(tensors: Sequence[Tensor], size: int, axis: int = 0) -> tuple[Tensor, ...]:
+def unfold(tensors: Sequence[Tensor], size: int, axis: int = 0) -> Tensors:
     """Take the dimension at ``axis`` apart, (K B, ...) to (K, B, ...)."""
     return tuple(t.unflatten(axis, (size, t.shape[axis] // size)) for t in tensors)
 
 
-_LEVEL = 1  # of the vmap that is_grads_batched=True enters, which is older than that of torch.func
+_LEVEL = 1  # of the vmap that torch.autograd enters, which is older than that of torch.func and never nested
 
 
-def is_stacked(cotangents: Sequence[Tensor]) -> bool:
-    """Whether this is a backward pass of ``torch.autograd.grad(is_grads_batched=True)``."""
-    return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
+def is_stacked(vectors: Sequence[Tensor]) -> bool:
+    """Whether ``torch.autograd`` wants several products at once, as for ``grad(is_grads_batched=True)``."""
+    return any(map(torch._C._functorch.is_legacy_batchedtensor, vectors))
 
 
-def on_stacks(product: Callable[..., tuple[Tensor, ...]], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Call ``product`` on the K cotangents (K, B, ...) themselves, outside of that vmap, which forbids noise."""
-    size = max(torch._remove_batch_dim(v, _LEVEL, 0, 0).shape[0] for v in cotangents)
-    stacks = [torch._remove_batch_dim(v, _LEVEL, size, 0) for v in cotangents]
+def on_stacks(product: Callable[[Tensors], Tensors], vectors: Tensors) -> Tensors:
+    """Call ``product`` on the K vectors (K, B, ...) themselves, outside of that vmap, which forbids noise."""
+    size = max(torch._remove_batch_dim(v, _LEVEL, 0, 0).shape[0] for v in vectors)
+    stacks = tuple(torch._remove_batch_dim(v, _LEVEL, size, 0) for v in vectors)
     torch._C._vmapmode_decrement_nesting()
     try:
-        products = product(*stacks)
+        products = product(stacks)
     finally:
         torch._C._vmapmode_increment_nesting()
     return tuple(torch._add_batch_dim(g, 0, _LEVEL) for g in products)
