@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,7 +43,8 @@ def attach(
     if not needed and not inside_transform():
         with torch.no_grad():
             return f(*inputs)
-    call = _Call(f, linearize, needed and evaluate_in == "forward", linear)
+    call = _Call(f, linearize, linear, once=evaluate_in == "forward")
+    call.eager = call.once and needed and not _inside_backward()
     outputs = _Attach.apply(call, *inputs)
     return outputs if call.returns_tuple else outputs[0]
 
@@ -53,8 +55,9 @@ class _Call:
 
     f: Callable[..., Any]
     linearize: Callable[[Rows, Rows], Callable[[Rows], Rows]]
-    eager: bool
     linear: bool
+    once: bool  # whether one pullback serves every backward pass
+    eager: bool = False  # whether to make it with the value
     returns_tuple: bool = False
     pullback: Callable[[Rows], Rows] | None = None
 
@@ -84,7 +87,8 @@ class _Attach(torch.autograd.Function):
         outputs = tuple(outputs) if call.returns_tuple else (outputs,)
         if call.eager:
             # detached: a pullback that keeps the outputs must not keep the graph that it belongs to
-            call.pullback = call.linearize(detached, _detach(outputs))
+            with _without_saved_tensor_hooks():
+                call.pullback = call.linearize(detached, _detach(outputs))
         return outputs
 
     @staticmethod
@@ -135,6 +139,7 @@ class _Product(torch.autograd.Function):
         known, vectors = layout.split(_detach(tensors))
         inputs, outputs = known[: layout.num_inputs], known[layout.num_inputs :]
         multiply = call.pullback or call.linearize(inputs, outputs)
+        call.pullback = multiply if call.once else None
         if layout.forward_mode:
             multiply = _transposed(multiply, outputs)
         if not layout.stacked:
@@ -200,6 +205,19 @@ def _transposed(pullback: Callable[[Rows], Rows], outputs: Rows) -> Callable[[Ro
         )
 
     return pushforward
+
+
+def _inside_backward() -> bool:
+    """Whether this forward pass runs within a backward pass, as when activation checkpointing recomputes a value."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _without_saved_tensor_hooks() -> AbstractContextManager[None]:
+    """Keep the hooks of the caller's graph, such as those of checkpointing, away from graphs inside a pullback."""
+    enabled = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined] # not in the stubs
+    if not enabled:  # torch.func allows none
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, torch.Tensor.detach)
 
 
 def _second_derivative() -> SecondDerivativeError:
