@@ -173,6 +173,7 @@ def wrap(
         FunctionError: (a RuntimeError) when ``fn`` raises; the original exception is its cause.
         OutputError: (a ValueError) when results have the wrong number of rows, or are not finite.
         SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
+        UnsupportedTransformError: (a NotImplementedError) where ``torch.func`` asks for what an estimator has not.
 
     Example:
         >>> import torch, ndgrad
