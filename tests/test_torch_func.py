@@ -351,3 +351,33 @@ def test_empty_and_single_batches(size: int) -> None:
     close(vmap(grad(loss(boxed())))(x), vmap(grad(loss(smooth)))(x))
     close(vmap(jacrev(boxed()))(x), vmap(jacrev(smooth))(x))
     close(jvp(boxed(), (x[0],), (x[1],))[1], jvp(smooth, (x[0],), (x[1],))[1])
+
+
+@pytest.mark.parametrize("evaluate_in", ["backward", "forward"])
+def test_inputs_below_vmap_are_found_without_argnums(evaluate_in: str) -> None:
+    """A mapped tensor does not say itself that a transform outside of ``vmap`` differentiates it."""
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b.sin()).sum(1)
+
+    a, b = draw(K, B, n), draw(K, B, n, seed=1)
+    box = boxed(product, evaluate_in=evaluate_in)
+    gradients = lambda f: grad(lambda a, b: vmap(f)(a, b).square().sum(), argnums=(0, 1))(a, b)  # noqa: E731
+    close(gradients(box), gradients(product))
+    tangents = (draw(K, B, n, seed=2), draw(K, B, n, seed=3))
+    close(jvp(vmap(box), (a, b), tangents)[1], jvp(vmap(product), (a, b), tangents)[1])
+
+
+class ValueOnly(ndgrad.Estimator):
+    """Calls the function where transforms see it, not through `attach`."""
+
+    def forward(self, f: Any, *inputs: Tensor, evaluate_in: str = "backward") -> Any:
+        return f(*inputs)
+
+
+def test_an_estimator_of_another_kind_hands_plain_values_or_is_refused() -> None:
+    box = ndgrad.wrap(in_numpy, estimator=ValueOnly())
+    x = draw(B, n)
+    close(grad(lambda x: (box(x) * x[:, :2]).sum())(x)[:, :2], smooth(x))
+    with pytest.raises(UnsupportedTransformError, match=r"box\(x.flatten\(0, 1\)\)"):
+        vmap(box)(draw(K, B, n))
