@@ -11,6 +11,7 @@ import torch
 from torch._compile import _disable_dynamo
 
 from ndgrad.arguments import Key, parameter_names
+from ndgrad.autograd import attach
 from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
@@ -57,7 +58,10 @@ class BlackBox(torch.nn.Module):
         call = self._bind(args, kwargs)
         f = BoundFunction(self._evaluator, call)
         with without_autocast(call.device):
-            attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
+            if call.inputs:
+                attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
+            else:
+                attached = attach(f, (), lambda *_: lambda _: ())
             outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
         return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)

@@ -375,9 +375,21 @@ class ValueOnly(ndgrad.Estimator):
         return f(*inputs)
 
 
-def test_an_estimator_of_another_kind_hands_plain_values_or_is_refused() -> None:
+@pytest.mark.parametrize("transform", [grad, lambda f: vmap(f, out_dims=0)])
+def test_an_estimator_that_torch_func_cannot_follow_is_refused(transform: Callable[..., Any]) -> None:
     box = ndgrad.wrap(in_numpy, estimator=ValueOnly())
-    x = draw(B, n)
-    close(grad(lambda x: (box(x) * x[:, :2]).sum())(x)[:, :2], smooth(x))
-    with pytest.raises(UnsupportedTransformError, match=r"box\(x.flatten\(0, 1\)\)"):
-        vmap(box)(draw(K, B, n))
+    with pytest.raises(
+        UnsupportedTransformError, match=r"take the gradient with backward.*box\(x.flatten\(0, 1\)\)"
+    ):
+        transform(lambda x: box(x).sum())(draw(K, B, n)[0] if transform is grad else draw(K, B, n))
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_integers_are_constants_of_a_transform(interface: str) -> None:
+    box = boxed(lambda i: i * 2, interface=interface)
+    i, w = torch.arange(B * n).reshape(B, n), draw(B, n).float()
+    close(grad(lambda w: (w * box(i)).sum())(w), 2 * i.float())
+    close(vmap(lambda w: (w * box(i)).sum())(w.expand(K, B, n)), (w * 2 * i).sum().expand(K))
+    assert box.num_evaluations == 2 * B
+    with pytest.raises(UnsupportedTransformError, match="nothing else that it reads"):
+        vmap(box)(i.expand(K, B, n))
