@@ -18,6 +18,7 @@ from ndgrad.errors import (
     OutputTypeError,
     SecondDerivativeError,
     TooManyFailuresError,
+    UnsupportedTransformError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
 from ndgrad.estimators import (
@@ -73,6 +74,7 @@ __all__ = [
     "SecondDerivativeError",
     "StraightThrough",
     "TooManyFailuresError",
+    "UnsupportedTransformError",
     "VJPEstimator",
     "check_gradients",
     "diagnose",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ndgrad.arguments import Argument, Leaf
 from ndgrad.interface import Interface, is_array, to_interface
+from ndgrad.transforms import plain
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Call:
     def _fill(self, leaf: Leaf, queue: list[Any], span: slice | int, interface: Interface) -> Any:
         if leaf.role == "input":
             return queue.pop(0)
-        value = leaf.value
+        value = plain(leaf.value).detach() if isinstance(leaf.value, Tensor) else leaf.value
         if leaf.role == "row":
             index = (
                 span % self.num_rows
@@ -67,7 +68,7 @@ class Call:
                 else np.arange(span.start, span.stop) % self.num_rows
             )
             value = value[index]
-        return to_interface(value.detach() if isinstance(value, Tensor) else value, interface)
+        return to_interface(value, interface)
 
     def name_rows(self, start: int, stop: int) -> str:
         """Say which rows of the batch evaluations start..stop belong to."""

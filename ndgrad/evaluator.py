@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ndgrad.call import Call
-from ndgrad.errors import FunctionError, NonFiniteError, OutputError
+from ndgrad.errors import FunctionError, NonFiniteError, OutputError, UnsupportedTransformError
 from ndgrad.interface import Interface
 from ndgrad.outputs import Outputs, read_outputs
+from ndgrad.transforms import inside_transform
 
 
 class Evaluator:
@@ -106,6 +107,11 @@ class BoundFunction:
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
         """Evaluate on rows (R, ...) and return the leaves of the outputs, (R, ...) each."""
+        if inside_transform():  # within attach it is not, and tensors are plain
+            raise UnsupportedTransformError(
+                "torch.func sees how this estimator calls the function, which it cannot follow; take the gradient with "
+                "backward or torch.autograd.grad, and rows, box(x.flatten(0, 1)), in the place of torch.func.vmap"
+            )
         outputs = self._evaluator.evaluate(self._call, rows)
         if self._first is None:
             self._first = outputs.structure()
