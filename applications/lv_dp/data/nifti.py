@@ -23,6 +23,7 @@ from applications.lv_dp.files import TooLargeError, read_bytes
 
 MAX_VOXELS = 2**25  # a volume of ACDC has below 2**22; a broken header may claim anything
 MAX_BYTES = 8 * MAX_VOXELS + 2**20
+FIRST_VOXEL = 352  # the header ends there; nibabel would take its bytes for voxels
 REFUSED = 30  # nibabel's level of header faults such as a spacing of 0, which it would take for 1 mm
 
 
@@ -56,6 +57,8 @@ def read_nifti(path: Path) -> Volume:
             raise DataError(
                 f"{path}: needs two dimensions or more and at most {MAX_VOXELS} voxels, got {shape}"
             )
+        if image.dataobj.offset < FIRST_VOXEL:
+            raise DataError(f"{path}: voxels must begin at byte {FIRST_VOXEL} or later, got {image.dataobj.offset}")
         kind = image.get_data_dtype()
         if kind.kind not in "iuf" or kind.itemsize > 8:
             raise DataError(f"{path}: voxels must be real numbers of at most 64 bits, got {kind}")
