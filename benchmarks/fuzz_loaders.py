@@ -183,6 +183,7 @@ def fuzz(worker: Worker, name: str, config: Config) -> Tally:
             print(f"FINDING {repeat} ({outcome.get('damage')})\n{outcome['finding']}", flush=True)
         elif config.number is not None:
             print(f"{name} {number}: {outcome}")
+    print(f"{name}: {tally.inputs} inputs, {len(tally.findings)} findings", flush=True)
     return tally
 
 

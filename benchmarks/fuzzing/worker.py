@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -73,6 +74,8 @@ def run(guard: Guard, kind: Format, template: Path, scratch: Path, seed: list[in
     """Make one input, load it, and say what came of it."""
     done = make_input(kind, template, scratch, np.random.default_rng(seed))
     through_command = kind.command is not None and number % THROUGH_COMMAND == 0
+    (scratch / "out").mkdir(exist_ok=True)
+    tempfile.tempdir = str(scratch / "out")  # where torch unpacks an archive of its oldest format
     before, began = listing(scratch.parent), time.perf_counter()
     allowed = scratch if kind.sample.__name__ in ("write_run", "write_cache", "write_evaluation") else scratch / "out"
     with guard.watch(allowed) as refused, warnings.catch_warnings():
