@@ -14,8 +14,7 @@ from ndgrad.call import Call
 from ndgrad.errors import OutputError
 from ndgrad.execution import Execution
 from ndgrad.execution.batch import Batch, draw_seeds, takes_seed
-from ndgrad.execution.evaluation import Counts, Evaluation
-from ndgrad.execution.executors import make_pool
+from ndgrad.execution.evaluation import Evaluation, Means
 from ndgrad.execution.failures import NotFinite
 from ndgrad.execution.parcels import Raised
 from ndgrad.interface import Interface
@@ -53,8 +52,8 @@ class Evaluator:
         self.batched = batched
         self.chunk_size = chunk_size
         self.execution = execution
-        self.counts = Counts()
-        self.pool = make_pool(execution.executor)
+        self.means = Means.of(execution)
+        self.counts = self.means.counts
         self._is_direct = execution.is_direct
         self._takes_seed = takes_seed(fn)
 
@@ -76,8 +75,7 @@ class Evaluator:
                 return Outputs.concatenate(
                     [self._call(batch, start, stop) for start, stop in self._spans(num_rows)]
                 )
-            size = self._size(num_rows)
-            return Evaluation(batch, self.pool, self.execution, self.counts, size, may_skip).run()
+            return Evaluation(batch, self.means, self._size(num_rows), may_skip).run()
 
     def _size(self, num_rows: int) -> int:
         """Return the most rows of one call."""

@@ -69,6 +69,10 @@ class Outputs:
         rows = [leaf.isfinite().reshape(leaf.shape[0], -1).all(1) for leaf in self.leaves]
         return torch.stack(rows).all(0).cpu()
 
+    def to(self, device: torch.device) -> Outputs:
+        """Move them."""
+        return self._map(lambda leaf: leaf.to(device))
+
     def select(self, rows: Tensor) -> Outputs:
         """Keep some of the rows."""
         return self._map(lambda leaf: leaf[rows.to(leaf.device)])

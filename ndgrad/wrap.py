@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -17,6 +18,7 @@ from ndgrad.estimator import Estimator, EvaluateIn, as_tuple, unable_to_skip
 from ndgrad.estimators import ESTIMATORS, WRAPPERS
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
 from ndgrad.execution import Execution, OnError
+from ndgrad.execution.progress import Report
 from ndgrad.interface import resolve_interface
 from ndgrad.parameters import make_parameters
 from ndgrad.validation import positive_int
@@ -75,9 +77,14 @@ class BlackBox(torch.nn.Module):
         """
         return self._evaluator.counts.failures
 
+    @property
+    def num_cached(self) -> int:
+        """How many rows were read from the cache instead of being evaluated."""
+        return self._evaluator.counts.cached
+
     def close(self) -> None:
         """End the worker processes of ``executor=<number>``; the next call would begin new ones."""
-        self._evaluator.pool.close()
+        self._evaluator.means.pool.close()
 
     def extra_repr(self) -> str:
         """Describe the function and how it is called."""
@@ -112,6 +119,10 @@ class Options(TypedDict, total=False):
     retries: int
     timeout: float | None
     min_success: float
+    cache: str | os.PathLike[str] | None
+    cache_key: str | None
+    budget: int | None
+    progress: bool | Report | None
 
 
 @overload
@@ -137,6 +148,10 @@ def wrap(
     retries: int = 2,
     timeout: float | None = None,
     min_success: float = 0.5,
+    cache: str | os.PathLike[str] | None = None,
+    cache_key: str | None = None,
+    budget: int | None = None,
+    progress: bool | Report | None = None,
 ) -> Any:
     """Make any function a ``torch.nn.Module`` that trains end to end.
 
@@ -192,6 +207,17 @@ def wrap(
         timeout: seconds that an evaluation may take; a call of r rows has r times as long. Worker processes of ours
             are ended then, and replaced; on an executor of yours the evaluation is given up but goes on.
         min_success: with ``"skip"``, the least fraction of each input's evaluations in one call that must succeed.
+        cache: where evaluations are kept, and looked up by everything that ``fn`` is handed for a row: None,
+            ``"memory"``, or a folder, which any number of processes may share. Nothing in it is run when it is
+            read, and a file that is torn or foreign is left out with a warning. Not for a function that draws
+            random numbers of its own.
+        cache_key: names the function in the cache. By default it is told by its name, byte code, defaults, closure,
+            and the functions and constants of its module that it names; what it reads or calls elsewhere (a file,
+            another module) is not seen, and calls for a key that you change with it.
+        budget: the most evaluations over the life of the module, values, probes and repetitions; rows from the cache
+            are free. An evaluation that would spend more is not begun.
+        progress: True for a bar in the terminal (with ``rich``), or a function that is handed a named tuple (done,
+            failed, total, rate, seconds_left) after every call of ``fn``. With ``chunk_size`` there is more to see.
 
     Returns:
         A `BlackBox` module; without ``fn``, a decorator that makes one.
@@ -204,6 +230,7 @@ def wrap(
         FunctionError: (a RuntimeError) when ``fn`` raises; the original exception is its cause.
         OutputError: (a ValueError) when results have the wrong number of rows, or are not finite.
         ExecutorError: (a RuntimeError) when the executor cannot carry the function, or takes no more work.
+        BudgetExceededError: (a RuntimeError) when evaluations are asked for that the budget does not have.
         TooManyFailuresError: (a RuntimeError) when fewer evaluations than ``min_success`` of an input succeeded.
         SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
 
@@ -240,6 +267,7 @@ def wrap(
             wrap, estimator=estimator, parameters=parameters, argnums=argnums, in_dims=in_dims, batched=batched,
             vectorize=vectorize, interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
             executor=executor, on_error=on_error, retries=retries, timeout=timeout, min_success=min_success,
+            cache=cache, cache_key=cache_key, budget=budget, progress=progress,
         )  # fmt: skip
     if not callable(fn):
         raise TypeError(f"ndgrad.wrap needs a callable as its first argument, got {type(fn).__name__}")
@@ -248,7 +276,9 @@ def wrap(
     _check_calling(batched, vectorize, in_dims, chunk_size)
     rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
     taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
-    execution = Execution(executor, on_error, retries, timeout, min_success)
+    execution = Execution(
+        executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress
+    )
     evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size, execution)
     trained = make_parameters(fn, parameters, taken, _RESERVED)
     chosen = _as_estimator(estimator, on_error)

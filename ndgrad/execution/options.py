@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from ndgrad.execution.progress import Report, require_rich
 from ndgrad.validation import one_of, positive_float, positive_int
 
 OnError = Literal["raise", "skip", "retry"]
@@ -20,6 +22,10 @@ class Execution:
     retries: int = 2
     timeout: float | None = None
     min_success: float = 0.5
+    cache: str | os.PathLike[str] | None = None
+    cache_key: str | None = None
+    budget: int | None = None
+    progress: bool | Report | None = None
 
     def __post_init__(self) -> None:
         one_of("on_error", self.on_error, get_args(OnError))
@@ -33,6 +39,19 @@ class Execution:
                     "timeout needs a process that can be stopped, since nothing stops a function that runs in this "
                     "one; type executor=1 (or more)"
                 )
+
+        if self.cache_key is not None and not isinstance(self.cache_key, str):
+            raise TypeError(f"cache_key must be text that names the function, got {self.cache_key!r}")
+        if self.cache_key is not None and self.cache is None:
+            raise ValueError(
+                "cache_key names the function in a cache; type cache='memory' or cache=<folder>, too"
+            )
+        if self.budget is not None:
+            positive_int("budget", self.budget)
+        if self.progress is True:
+            require_rich()
+        elif self.progress and not callable(self.progress):
+            raise TypeError(f"progress must be True or a function of one argument, got {self.progress!r}")
 
     @property
     def is_direct(self) -> bool:

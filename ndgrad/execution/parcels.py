@@ -63,13 +63,13 @@ class Courier:
 
     def pack(self, index: Any) -> Parcel:
         """Return what a worker needs to evaluate rows ``index``."""
-        leaves = Leaves()
-        template = self._arguments(index, leaves.take)
+        packing = Packing()
+        template = self._arguments(index, packing.take)
         if self._common is None:
-            template = leaves.place_shared(template)
-            self._common = self._pickle((self._fn, template, Slot, leaves.shared, self._interface))
+            template = packing.place_shared(template)
+            self._common = self._pickle((self._fn, template, Slot, packing.shared, self._interface))
         digest, blob = self._common
-        return Parcel(digest, blob, leaves.values)
+        return Parcel(digest, blob, packing.values)
 
     def _pickle(self, contents: Any) -> tuple[str, bytes]:
         name = getattr(self._fn, "__qualname__", None) or type(self._fn).__qualname__
@@ -89,7 +89,7 @@ class Courier:
         return hashlib.sha256(blob).hexdigest(), blob
 
 
-class Leaves:
+class Packing:
     """Takes the leaves out of arguments and leaves slots behind: first those with rows, then the shared ones."""
 
     def __init__(self) -> None:
