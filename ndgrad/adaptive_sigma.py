@@ -91,7 +91,8 @@ class AdaptiveSigma(torch.nn.Module):
         """Choose the next call's width, from values (S, B, m) on both sides of x, where it is y (B, m)."""
         if not self.training:
             return
-        odd, even = ((upper - lower) / 2).square().sum(), ((upper + lower) / 2 - y).square().sum()
+        # pairs with a side that failed are NaN in both
+        odd, even = ((upper - lower) / 2).square().nansum(), ((upper + lower) / 2 - y).square().nansum()
         self._turn((even / odd).item())
         least, largest = self.limits
         factor = self.factor * self.rate**self.direction

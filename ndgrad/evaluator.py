@@ -108,16 +108,22 @@ class Evaluator:
 
 
 class BoundFunction:
-    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees."""
+    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees.
 
-    def __init__(self, evaluator: Evaluator, call: Call) -> None:
+    What is evaluated first is the value, which cannot be skipped where it fails; unless the estimator's value is a mean
+    over draws (``begins_with_draws``).
+    """
+
+    def __init__(self, evaluator: Evaluator, call: Call, begins_with_draws: bool = False) -> None:
         self._evaluator = evaluator
         self._call = call
+        self._may_skip = begins_with_draws
         self._first: Outputs | None = None
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
         """Evaluate on rows (R, ...) and return the leaves of the outputs, (R, ...) each."""
-        outputs = self._evaluator.evaluate(self._call, rows, may_skip=self._first is not None)
+        outputs = self._evaluator.evaluate(self._call, rows, self._may_skip)
+        self._may_skip = True
         if self._first is None:
             self._first = outputs.structure()
         self._first.check_same_shapes(outputs)
