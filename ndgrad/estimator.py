@@ -63,8 +63,8 @@ class Estimator(torch.nn.Module, ABC):
     skips_failures: bool = False
     """Whether a row of NaN among the values at its probes is treated as a missing sample.
 
-    The estimate is then that of the samples that remain (`ndgrad.missing`). False where each probe has a place that no
-    other fills.
+    The estimate is then that of the samples that remain. False where a probe has a place that no other fills (a column
+    of differences, the second solution of an interpolation), and where there are no probes (straight-through).
     """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Estimator(torch.nn.Module, ABC):
         Args:
             inputs: the inputs (B, ...) that were probed.
             probes: rows (S B, ...) around them; row r belongs to input r mod B.
-            values: the value of the function there, (S B, ...).
+            values: the value of the function there, (S B, ...); NaN where an evaluation failed.
 
         """
 

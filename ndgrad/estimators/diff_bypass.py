@@ -36,8 +36,8 @@ class DiffBypass(BypassEstimator):
     earlier rows and calls stays. Take it for many calls at related inputs, where rows are alike and each
     affords few evaluations; not for a single gradient.
 
-    Failed evaluations stay out of the fit, of the samples held out, of ``quality`` and of the replay's part in later
-    fits. Each row must have one left, with ``patience`` one more than are held out, ``f(x)`` included.
+    Failed evaluations take no part: not in this fit, in what is held out and in ``quality``, nor in later fits through
+    the replay. Each row needs one that came back, and with ``patience``, ``f(x)`` counted, one more than are held out.
 
     In eval mode nothing is fitted and the value is ``f(x)``; a gradient asked for there uses g as it stands.
 

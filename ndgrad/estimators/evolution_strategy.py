@@ -40,7 +40,8 @@ class EvolutionStrategy(FlatEstimator):
     near it the bias is of order sigma.
 
     A failed evaluation takes its pair along; S is then the number of directions that a row has left, at least 1, or 2
-    for ``"loo"``. Blocks with a gap are not exact on linear functions, but unbiased.
+    for ``"loo"``. The estimate stays unbiased; that of n orthogonal pairs with a gap is no longer exact on linear
+    functions.
 
     Take it for noisy, discontinuous or piecewise constant functions of up to some hundreds of inputs; sigma
     must be as wide as the steps to be seen.

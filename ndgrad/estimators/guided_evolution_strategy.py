@@ -60,9 +60,9 @@ class GuidedEvolutionStrategy(BypassEstimator):
     only its direction matters, row by row. Not for a single gradient, nor for many outputs of unrelated slopes, of
     which no k directions hold much.
 
-    A failed evaluation takes its pair along; the S_b >= 1 pairs that a row has left weigh S/S_b as much, guided or not.
-    No other direction sees what a failed guide would have, so this is unbiased over failures: if each of the S pairs
-    of a row is as likely to fail as any other.
+    A failed evaluation takes its pair along; those S_b >= 1 pairs that a row has left, guided or not, weigh S/S_b times
+    as much. No other direction sees what a failed guide would have seen, so this is unbiased only in the mean over
+    failures, to which all pairs of a row must be equally exposed.
 
     In eval mode nothing is fitted: the guides are those of the network as it stands.
 
