@@ -118,3 +118,22 @@ def failing_at_first(x: Any, folder: str) -> Any:
     if x[0, 0] > 2 and first_time(x, folder):
         raise DomainError("not yet")
     return x.sum(1)
+
+
+def chaos(x: Any, log: str) -> Any:
+    """Sum of squares, of one row, and what may happen to it: by how many evaluations any process has begun so far.
+
+    Of 100, 5 raise, 2 return NaN and 1 hangs; every 300th kills its worker.
+    """
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, b".")
+    count = os.lseek(file, 0, os.SEEK_CUR)  # its own place among all that were appended
+    os.close(file)
+    if count % 300 == 150:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fate = count % 100
+    if fate in (3, 21, 45, 68, 90):
+        raise DomainError("chance")
+    if fate == 77:
+        time.sleep(600)
+    return (x * x).sum(1) * (np.nan if fate in (33, 62) else 1.0)

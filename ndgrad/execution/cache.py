@@ -203,7 +203,7 @@ def rebuild_from(structure: str) -> Rebuild:
         ((kind, children),) = part.items()
         if kind == "dict":
             return {key: build(child, leaves) for key, child in children}
-        return (tuple if kind == "tuple" else list)(build(child, leaves) for child in children)
+        return {"tuple": tuple, "list": list}[kind](build(child, leaves) for child in children)
 
     parsed = json.loads(structure)
     return lambda leaves: build(parsed, iter(leaves))

@@ -159,17 +159,17 @@ class Evaluation:
     def _require_success(self) -> None:
         """Require ``min_success`` of the evaluations that belong to each input, and any at all."""
         B, R = self._batch.call.num_rows, self._batch.num_rows
-        lost = np.bincount(np.array(list(self._lost)) % B, minlength=B)  # (B,)
         total = np.bincount(np.arange(R) % B, minlength=B)  # (B,)
-        worst = int(np.argmax(lost / total))
-        fraction = 1 - lost[worst] / total[worst]
+        good = total - np.bincount(np.array(list(self._lost)) % B, minlength=B)  # (B,)
+        worst = int(np.argmin(good / total))
+        fraction = good[worst] / total[worst]
         least = self._execution.min_success
         if fraction >= least and self._parts:
             return
         reason = commonest(list(self._lost.values()), self._execution.timeout)
         raise TooManyFailuresError(
             f"of the {total[worst]} evaluations of {name_of(self._batch.fn)} around row {worst}, "
-            f"{total[worst] - lost[worst]} succeeded, a fraction of {fraction:.2f}, and min_success={least} are "
+            f"{good[worst]} succeeded, a fraction of {fraction:.2f}, and min_success={least} are "
             f"needed; most often it {reason}. Keep probes in its domain (bounds=, a smaller sigma), let it return a "
             "penalty there, or lower min_success"
         )

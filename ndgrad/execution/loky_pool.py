@@ -81,7 +81,7 @@ class Owned:
                     answer = w.give_up()
                 else:
                     continue
-                if task is None:
+                if task is None or answer is None:
                     continue
                 if answer == ("unknown",):  # loky replaced the process on its own
                     queue.appendleft(task)
@@ -121,12 +121,16 @@ def owned(size: int) -> Owned:
 
 
 class _Worker:
-    """One process. ``future`` is what it is busy with: its beginning, or ``task``."""
+    """One process. ``future`` is what it is busy with: its beginning, or ``task``, or what that needs first."""
 
     def __init__(self) -> None:
         self._executor: Any = None
-        self._installed = ""
         self._failed_starts = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._installed = ""  # the digest of the function that the process has
+        self._next: tuple[Parcel, float | None] | None = None  # to be run when its function is installed
         self.future: Future[Any] | None = None
         self.task: Task | None = None
         self.ends = float("inf")  # when the task's time is up
@@ -147,21 +151,32 @@ class _Worker:
         self.future = self._executor.submit(time.time)
 
     def give(self, task: Task, parcel: Parcel, timeout: float | None) -> None:
-        blob = None if parcel.digest == self._installed else parcel.blob
-        self._installed = parcel.digest
         self.task = task
+        if parcel.digest == self._installed:
+            self._run(parcel, timeout)
+        else:
+            self._next = parcel, timeout
+            self.future = self._executor.submit(worker.install, parcel.digest, parcel.blob)
+
+    def _run(self, parcel: Parcel, timeout: float | None) -> None:
         if timeout is not None:
-            self.ends = time.monotonic() + timeout * len(task.index)
-        self.future = self._executor.submit(worker.run, parcel.digest, blob, parcel.values)
+            assert self.task is not None
+            self.ends = time.monotonic() + timeout * len(self.task.index)
+        self.future = self._executor.submit(worker.run, parcel.digest, None, parcel.values)
 
     def finish(self) -> Answer:
-        """Take the answer, and become idle; or ended, where the process has died."""
+        """Take the answer to the task and become idle, or ended if the process died; None if the task only begins."""
         assert self.future is not None
         answer = answer_of(self.future)
         if isinstance(answer, Lost):
             if self.task is None:
                 self._count_failed_start(answer)
             self.end()
+        elif self._next is not None:
+            (parcel, timeout), self._next = self._next, None
+            self._installed = parcel.digest
+            self._run(parcel, timeout)
+            return None
         else:
             self._failed_starts = 0
             self._installed = "" if answer == ("unknown",) else self._installed
@@ -176,7 +191,7 @@ class _Worker:
     def end(self) -> None:
         """Kill the process and its children."""
         executor, self._executor = self._executor, None
-        self.future, self.task, self.ends, self._installed = None, None, float("inf"), ""
+        self._clear()
         if executor is not None:
             executor.shutdown(wait=True, kill_workers=True)
 
