@@ -527,6 +527,15 @@ def test_held_out_samples_are_those_that_came_back() -> None:
         estimate(estimator, Chosen(f, len(x), row=1, samples=slice(0, 5)), x, v)
 
 
+def test_a_network_in_the_place_of_the_function_needs_one_sample_of_each_row() -> None:
+    x = torch.randn(4, 5)
+    build = lambda: DiffBypass(nn.Linear(5, 5), SIGMA, 3, forward="bypass")  # noqa: E731
+    one_left = Chosen(torch.sin, len(x), row=1, samples=slice(1, None))
+    assert estimate(build(), one_left, x, torch.ones(4, 5)).isfinite().all()
+    with pytest.raises(TooManyFailuresError, match="row 1 of the inputs needs at least 1 of its 3 samples"):
+        estimate(build(), Chosen(torch.sin, len(x), row=1, samples=slice(None)), x, torch.ones(4, 5))
+
+
 def test_samples_around_chosen_inputs_keep_their_marks() -> None:
     good = torch.tensor([[True, False, True], [True, True, False]])
     targets = torch.where(good, torch.arange(6.0).reshape(2, 3), torch.nan).flatten()

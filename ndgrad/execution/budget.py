@@ -32,8 +32,8 @@ class Counts:
             if spent + num_rows > self.budget:
                 raise BudgetExceededError(
                     f"{num_rows} evaluations were asked for, but of budget={self.budget} {spent} are spent or under "
-                    f"way, which leaves {self.budget - spent}; none of them was made. Raise the budget, or ask for fewer "
-                    "samples",
+                    f"way, which leaves {self.budget - spent}; none of them was made. Raise the budget, or ask for "
+                    "fewer samples",
                     self.budget, spent, num_rows,
                 )  # fmt: skip
             self._reserved += num_rows
