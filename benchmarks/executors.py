@@ -181,7 +181,7 @@ def _dask(count: int) -> Iterator[Executor]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0")
         client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client.get_executor(pure=False)
 

@@ -271,7 +271,7 @@ def test_dask() -> None:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         executor = client.get_executor(pure=False)
@@ -349,7 +349,9 @@ def test_without_loky_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_copies_share_the_workers_and_pickles_begin_their_own(threads: Executor) -> None:
     box = ndgrad.wrap(black_boxes.steps, executor=2)
     assert copy.deepcopy(box)._evaluator.means.pool is box._evaluator.means.pool
-    assert pickle.loads(pickle.dumps(box))._evaluator.means.pool is box._evaluator.means.pool  # in the same process
+    assert (
+        pickle.loads(pickle.dumps(box))._evaluator.means.pool is box._evaluator.means.pool
+    )  # in the same process
     foreign = ndgrad.wrap(black_boxes.steps, executor=threads)
     assert_close(copy.deepcopy(foreign)(rows()), foreign(rows()))
     with pytest.raises(TypeError, match=r"executor of yours cannot be pickled"):
