@@ -24,9 +24,9 @@ class AdaptiveSigma(torch.nn.Module):
               e_s = \frac{f(x + \sigma\epsilon_s) + f(x - \sigma\epsilon_s)}{2} - f(x), \quad
               r = \frac{\sum |e_s|^2}{\sum |o_s|^2}
 
-    summed over the samples, rows and outputs of one call. The ratio r of even to odd response is 0 for a linear
-    function. It grows as sigma^2 where a curved function is probed too widely; where probes are too narrow it
-    tends to 3 for noise and to 1 for rare steps. Between the two it has a minimum.
+    summed over the samples (of which both sides came back), rows and outputs of one call. The ratio r of even to odd
+    response is 0 for a linear function. It grows as sigma^2 where a curved function is probed too widely; where probes
+    are too narrow it tends to 3 for noise and to 1 for rare steps. Between the two it has a minimum.
 
     Rule: each call multiplies sigma by ``rate``, or divides it. The direction turns where r exceeds three times its
     lowest value since the last turn, so that sigma swings about the minimum, and at the limits. Where all values
@@ -91,7 +91,8 @@ class AdaptiveSigma(torch.nn.Module):
         """Choose the next call's width, from values (S, B, m) on both sides of x, where it is y (B, m)."""
         if not self.training:
             return
-        odd, even = ((upper - lower) / 2).square().sum(), ((upper + lower) / 2 - y).square().sum()
+        # pairs with a side that failed are NaN in both
+        odd, even = ((upper - lower) / 2).square().nansum(), ((upper + lower) / 2 - y).square().nansum()
         self._turn((even / odd).item())
         least, largest = self.limits
         factor = self.factor * self.rate**self.direction

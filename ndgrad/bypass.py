@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ndgrad.estimator import Pullback, Rows, as_tuple
 from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss, measure
-from ndgrad.fitting import Fit, FitPlan
+from ndgrad.fitting import Batch, Fit, FitPlan
 from ndgrad.replay import Samples
 from ndgrad.surrogates import Shapes, build_surrogate, calibrate
 from ndgrad.validation import one_of, positive_int
@@ -74,13 +74,14 @@ class Bypass:
         """The fitted network; None before the first call of a default one."""
         return self.fit.network if self.fit is not None else self.template
 
-    def learn(self, samples: Samples) -> None:
-        """Fit to these samples and the replayed ones."""
-        fit = self._match(samples.inputs[0], self.fit or self._build(samples))
+    def learn(self, samples: Samples, least: int = 1) -> None:
+        """Fit to these samples, of which ``least`` around each input must have come back, and the replayed ones."""
+        samples = samples.failed_last(max(least, self.plan.num_held_out(samples) + 1))
+        batch = Batch([samples])
+        fit = self._match(samples.inputs[0], self.fit or self._build(batch))
         before, loss = fit.run(samples, self.plan)
-        self.quality = measure(
-            self.plan.decode(before, samples.targets), samples.targets, samples.num_centers, loss
-        )
+        centred = batch.centred if len(batch.targets[0]) > samples.num_centers else None
+        self.quality = measure(self.plan.decode(before, batch.targets), batch.targets, centred, loss)
 
     def frozen(self, like: Tensor) -> nn.Module:
         """Return a copy of the network in eval mode, on the device and in the dtype of ``like``.
@@ -95,7 +96,7 @@ class Bypass:
         network = self._match(like, self.fit).network
         return copy.deepcopy(network).requires_grad_(False).eval()
 
-    def _build(self, samples: Samples) -> Fit:
+    def _build(self, samples: Batch) -> Fit:
         rows, targets = samples.inputs, samples.targets
         if self.template is None:
             self._shapes = _row_shapes(rows), _row_shapes(targets)

@@ -60,6 +60,13 @@ class Estimator(torch.nn.Module, ABC):
     The laws of `ndgrad.testing` are then run on such functions.
     """
 
+    skips_failures: bool = False
+    """Whether a row of NaN among the values at its probes is treated as a missing sample.
+
+    The estimate is then that of the samples that remain. False where a probe has a place that no other fills (a column
+    of differences, the second solution of an interpolation), and where there are no probes (straight-through).
+    """
+
     @abstractmethod
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``, differentiable.
@@ -82,7 +89,7 @@ class Estimator(torch.nn.Module, ABC):
         Args:
             inputs: the inputs (B, ...) that were probed.
             probes: rows (S B, ...) around them; row r belongs to input r mod B.
-            values: the value of the function there, (S B, ...).
+            values: the value of the function there, (S B, ...); NaN where an evaluation failed.
 
         """
 
@@ -144,6 +151,12 @@ class FlatEstimator(VJPEstimator):
             The map from a cotangent v (B, m) to the estimate of ``vᵀ df/dx``, (B, n).
 
         """
+
+
+def unable_to_skip(estimator: Estimator) -> list[Estimator]:
+    """Return those among an estimator and the ones it holds that need every evaluation, the innermost last."""
+    parts = (part for part in estimator.modules() if isinstance(part, Estimator))
+    return [part for part in parts if not part.skips_failures]
 
 
 def as_tuple(outputs: Tensor | Rows) -> Rows:

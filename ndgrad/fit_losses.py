@@ -88,16 +88,20 @@ def total_loss(loss: Loss, outputs: Rows, values: Rows) -> Tensor:
     return torch.stack([loss(g, f) for g, f in zip(outputs, values, strict=True)]).sum()
 
 
-def measure(prediction: Rows, target: Rows, num_rows: int, loss: Tensor) -> FitQuality | None:
-    """Compare decoded predictions with targets on S B rows around B inputs; None where their shapes differ."""
+def measure(
+    prediction: Rows, target: Rows, centred: Callable[[Tensor], Tensor] | None, loss: Tensor
+) -> FitQuality | None:
+    """Compare decoded predictions with targets (R, ...); None where their shapes differ.
+
+    ``centred`` subtracts the mean over the samples around each input; None if no input has several.
+    """
     if any(p.shape != t.shape for p, t in zip(prediction, target, strict=True)):
         return None
     g, f = (
-        torch.cat([t.reshape(-1, num_rows, t.shape[1:].numel()) for t in rows], 2)
-        for rows in (prediction, target)
+        torch.cat([t.reshape(len(t), t.shape[1:].numel()) for t in rows], 1) for rows in (prediction, target)
     )
-    value = _relative(g - f, f - f.mean((0, 1)))  # both (S, B, m)
-    gradient = _relative((g - f) - (g - f).mean(0), f - f.mean(0)) if len(f) > 1 else None
+    value = _relative(g - f, f - f.mean(0))  # both (R, m)
+    gradient = None if centred is None else _relative(centred(g - f), centred(f))
     return FitQuality(value, gradient, loss)
 
 

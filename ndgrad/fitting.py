@@ -17,12 +17,25 @@ from ndgrad.replay import Replay, Samples, concatenate
 
 
 class Batch:
-    """Samples of several calls as one set of rows."""
+    """Samples of several calls as one set of rows, those that failed left out."""
 
     def __init__(self, parts: list[Samples]) -> None:
-        self.inputs = concatenate([part.inputs for part in parts])  # (R, ...)
-        self.targets = concatenate([part.targets for part in parts])  # (R, ...)
         self._parts = parts
+
+    @cached_property
+    def inputs(self) -> Rows:
+        """Where the function was evaluated, (R, ...)."""
+        return concatenate([part.came_back(part.inputs) for part in self._parts])
+
+    @cached_property
+    def targets(self) -> Rows:
+        """Its values there, (R, ...)."""
+        return concatenate([part.came_back(part.targets) for part in self._parts])
+
+    def of_last(self, values: Tensor) -> Tensor:
+        """Return those of the values (R, ...) that belong to the last part."""
+        (last,) = self._parts[-1].came_back(self._parts[-1].targets[:1])
+        return values[len(values) - len(last) :]
 
     def centred(self, values: Tensor) -> Tensor:
         """Subtract from each row (R, ...) the mean over the samples around the same input."""
@@ -34,10 +47,11 @@ class Batch:
     @cached_property
     def _group(self) -> Tensor:
         """The input, of all calls' inputs, that each row was drawn around, (R,)."""
-        groups, first = [], 0
+        groups: list[Tensor] = []
+        first = 0
         for part in self._parts:
             rows = torch.arange(len(part.inputs[0]), device=part.inputs[0].device)
-            groups.append(first + rows % part.num_centers)
+            groups.extend(part.came_back((first + rows % part.num_centers,)))
             first += part.num_centers
         return torch.cat(groups)
 
@@ -76,6 +90,11 @@ class FitPlan:
     widths: Callable[[Rows], Sequence[float | Tensor]] = _ones
     patience: int | None = None
 
+    def num_held_out(self, samples: Samples) -> int:
+        """Count the samples around each input that are held out: one in five, at least two, which have a difference."""
+        S = len(samples.inputs[0]) // samples.num_centers
+        return 0 if self.patience is None else max(2, S // 5)
+
     def error(self, outputs: Rows, batch: Batch) -> Tensor:
         """Return the loss of a network's outputs on the batch."""
         if self.match == "value" or len(outputs) != len(batch.targets):
@@ -102,10 +121,10 @@ class Fit:
         """Take joint steps over these samples and the replayed ones.
 
         Returns:
-            The network's outputs on the samples before the first step, and the loss of the last.
+            The network's outputs on the samples that came back before the first step, and the loss of the last.
 
         """
-        count = 0 if plan.patience is None else num_held_out(samples)
+        count = plan.num_held_out(samples)
         training = samples.without_first(count)
         batch = Batch(
             [*self.replay.near(samples.centers, plan.reach, plan.widths(samples.centers)), training]
@@ -114,7 +133,7 @@ class Fit:
         for step in range(plan.steps):
             outputs, error = self._step(batch, plan)
             if step == 0:
-                before = tuple(y[-len(training.inputs[0]) :] for y in outputs)
+                before = tuple(map(batch.of_last, outputs))
             if stopping is not None and stopping.should_stop():
                 break
         if stopping is not None:
@@ -190,9 +209,3 @@ class EarlyStopping:
     def _measure(self) -> tuple[Rows, float]:
         outputs = as_tuple(self._network.eval()(*self._held_out.inputs))
         return outputs, self._plan.error(outputs, self._held_out).item()
-
-
-def num_held_out(samples: Samples) -> int:
-    """Count the samples around each input that are held out: one in five, and at least two, which have a difference."""
-    S = len(samples.inputs[0]) // samples.num_centers
-    return max(2, S // 5)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.estimator import Rows, join_rows, working_dtype
+from ndgrad.missing import good_samples
 
 
 class Samples(NamedTuple):
@@ -19,6 +20,7 @@ class Samples(NamedTuple):
     inputs: Rows  # (S B, ...)
     targets: Rows  # (S B, ...)
     centers: Rows  # (B, ...)
+    good: Rows = ()  # a mark of the rows that came back, (S B,); empty if all did
 
     @property
     def num_centers(self) -> int:
@@ -35,6 +37,20 @@ class Samples(NamedTuple):
         part = lambda t: t.unflatten(0, (-1, B))[:, keep].flatten(0, 1)  # noqa: E731
         return Samples(*(tuple(map(part, rows)) for rows in self))
 
+    def failed_last(self, least: int) -> Samples:
+        """Put rows that failed, NaN in the targets, behind those that came back, ``least`` around each input."""
+        B = self.num_centers
+        good = good_samples(tuple(t.unflatten(0, (-1, B)) for t in self.targets), least)
+        if good is None:
+            return self
+        order = (~good).byte().argsort(dim=0, stable=True)  # (S, B)
+        rows = (order * B + torch.arange(B, device=order.device)).flatten()
+        return self._replace(good=(good.flatten(),))._rows(rows)
+
+    def came_back(self, rows: Rows) -> Rows:
+        """Return those of the rows (S B, ...) whose evaluation came back."""
+        return tuple(t[self.good] for t in rows)  # t[()] is t
+
     def first(self, count: int) -> Samples:
         """Return the first ``count`` samples of each input."""
         return self._rows(slice(count * self.num_centers))
@@ -43,9 +59,11 @@ class Samples(NamedTuple):
         """Return all but the first ``count`` samples of each input."""
         return self._rows(slice(count * self.num_centers, None))
 
-    def _rows(self, rows: slice) -> Samples:
-        inputs, targets = (tuple(t[rows] for t in part) for part in (self.inputs, self.targets))
-        return Samples(inputs, targets, self.centers)
+    def _rows(self, rows: slice | Tensor) -> Samples:
+        inputs, targets, good = (
+            tuple(t[rows] for t in part) for part in (self.inputs, self.targets, self.good)
+        )
+        return Samples(inputs, targets, self.centers, good)
 
 
 class Replay:

@@ -1,4 +1,4 @@
-"""Noise directions, evaluations and baselines of the sampling estimators.
+"""Noise directions and evaluations of the sampling estimators.
 
 Every law of directions has ``E[eps] = 0`` and ``E[eps epsᵀ] = I``, so that ``E[<g, eps> eps] = g``. They differ in
 fourth moments, hence in which smoothing of the function they differentiate (``FOURTH_MOMENT``).
@@ -140,12 +140,6 @@ def antithetic_values(f: Callable[[Tensor], Tensor], upper: Tensor, lower: Tenso
     """Evaluate both sides of S pairs, (S, B, n) each, in one call: two tensors (S, B, m)."""
     above, below = f(torch.cat([upper, lower])).chunk(2)
     return above, below
-
-
-def leave_one_out(w: Tensor) -> Tensor:
-    """Mean over the *other* samples, (S, B) -> (S, B): a baseline that leaves the estimate unbiased."""
-    S = w.shape[0]
-    return (w.sum(0) - w) / (S - 1)
 
 
 def evaluate_samples(f: RowFunction, samples: Rows) -> tuple[Rows, bool]:

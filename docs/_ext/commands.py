@@ -13,6 +13,7 @@ BENCHMARKS = (
     "compare_estimators",
     "descent_path",
     "dynamic_programming",
+    "executors",
     "left_ventricle_table",
     "overhead",
     "parameterised",

@@ -14,7 +14,8 @@ class Averaged(VJPEstimator):
     Cost: N times that of the estimator, beside the one value. The bias stays; the variance is divided by N,
     which is no better than N times as many samples, and worse where these would repel each other
     (orthogonal directions). Take it for an estimator whose number of samples is fixed or bounded, and for
-    fitted ones: a `DiffBypass` goes on fitting from one repetition to the next.
+    fitted ones: a `DiffBypass` goes on fitting from one repetition to the next. Failed evaluations are up to
+    the estimator; its repetitions weigh alike, however many samples each has left.
 
     Args:
         estimator: the `VJPEstimator` to repeat; it belongs to this one from now on.
@@ -52,6 +53,11 @@ class Averaged(VJPEstimator):
     def consistent(self) -> bool:  # type: ignore[override]
         """Whether the repeated estimator is."""
         return self.estimator.consistent
+
+    @property
+    def skips_failures(self) -> bool:  # type: ignore[override]
+        """Whether the repeated estimator does."""
+        return self.estimator.skips_failures
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Probe N times; see `VJPEstimator.linearize`."""

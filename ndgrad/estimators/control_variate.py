@@ -12,7 +12,8 @@ from ndgrad.bypass import Bypass, network_vjp
 from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
 from ndgrad.fit_losses import Loss
-from ndgrad.sampling import DIRECTIONS, leave_one_out
+from ndgrad.missing import good_samples, leave_one_out, reweigh
+from ndgrad.sampling import DIRECTIONS
 from ndgrad.validation import one_of, positive_float, positive_int
 
 FlatMap = Callable[[Tensor], Tensor]
@@ -48,6 +49,9 @@ class ControlVariate(BypassEstimator):
     evaluations each, where a biased gradient is not good enough; for a single gradient it is an
     `EvolutionStrategy`.
 
+    A failed evaluation takes its pair along; S is then the number of directions that a row has left, at least 1, or 2
+    without pairs. Network and coefficient are fitted to what came back.
+
     In eval mode nothing is fitted: g and c are used as they stand.
 
     Args:
@@ -72,6 +76,7 @@ class ControlVariate(BypassEstimator):
     Raises:
         ValueError: for an argument out of range, a single sample without pairs, or shapes of g and f that no loss
             was given for.
+        TooManyFailuresError: if a row has too few directions left.
 
     Example:
         >>> import torch, ndgrad
@@ -88,6 +93,8 @@ class ControlVariate(BypassEstimator):
     to the variance; orthogonal directions: Choromanski et al. 2018, arXiv 1804.02395.
 
     """
+
+    skips_failures = True
 
     def __init__(
         self,
@@ -150,46 +157,57 @@ class ControlVariate(BypassEstimator):
         eps = self._directions(self.num_samples, x)  # (S, B, n)
         probes = self._probes(x, eps, self.antithetic)  # (2S or S, B, n)
         values = FlatFunction(f, inputs, dtype)(probes)  # (2S or S, B, m)
-        response = _response(values, self.antithetic)  # (S, B, m)
+        good = self._good(values)
+        response = self._response(values, good)  # (S, B, m)
         if self.bypass.fit is None:
-            pull = self._evolution_strategy(response, eps)
+            pull = self._evolution_strategy(response, good, eps)
         else:
             g = self.flat_network(inputs, outputs, dtype)
-            pull = self._controlled(response, _response(g(probes), self.antithetic), eps, g, x)
+            pull = self._controlled(response, self._response(g(probes), good), good, eps, g, x)
         if self.training:
             self.learn_flat(inputs, outputs, probes, values)
         return lambda cotangents: split_rows(pull(join_rows(cotangents, dtype)), inputs)
 
+    def _good(self, values: Tensor) -> Tensor | None:
+        """Mark the samples, (S, B), of which all evaluations (2S or S, B, m) came back; None where all did."""
+        if self.antithetic:
+            return good_samples((_half_differences(values),))
+        return good_samples((values,), least=2)
+
+    def _response(self, values: Tensor, good: Tensor | None) -> Tensor:
+        """Return half the differences of pairs, or each value less the mean of the others, (S, B, m)."""
+        return _half_differences(values) if self.antithetic else values - leave_one_out(values, good)
+
     def _controlled(
-        self, response: Tensor, response_g: Tensor, eps: Tensor, g: FlatMap, x: Tensor
+        self, response: Tensor, response_g: Tensor, good: Tensor | None, eps: Tensor, g: FlatMap, x: Tensor
     ) -> FlatMap:
         """Return the pullback of f - c g plus that of c times the smoothed g."""
         c = torch.as_tensor(self.coefficient, dtype=x.dtype, device=x.device)  # () or (m,)
-        residual = self._evolution_strategy(response - c * response_g, eps)
+        residual = self._evolution_strategy(response - c * response_g, good, eps)
         smoothed_g = self._smoothed(g, x)
         if self.training:
-            self._regress(response, response_g)
+            self._regress(response, response_g, good)
         return lambda v: residual(v) + smoothed_g(c * v)
 
-    def _evolution_strategy(self, response: Tensor, eps: Tensor) -> FlatMap:
-        return lambda v: self._mean((response * v).sum(-1, keepdim=True), eps)
+    def _evolution_strategy(self, response: Tensor, good: Tensor | None, eps: Tensor) -> FlatMap:
+        return lambda v: self._mean(reweigh((response * v).sum(-1), good), eps)
 
     def _smoothed(self, g: FlatMap, x: Tensor) -> FlatMap:
         """Return the pullback of the smoothed g: its tangent at x, and the mean of what departs from it."""
         eps = self._directions(self.surrogate_samples, x)  # (T, B, n)
-        response = _response(g(self._probes(x, eps, antithetic=True)), antithetic=True)  # (T, B, m)
+        response = _half_differences(g(self._probes(x, eps, antithetic=True)))  # (T, B, m)
         _, tangent = network_vjp(g, (x,))
 
         def pullback(v: Tensor) -> Tensor:
             (slope,) = tangent((v,))  # (B, n)
             departure = (response * v).sum(-1) - self.sigma * (eps * slope).sum(-1)  # (T, B)
-            return slope + self._mean(departure.unsqueeze(-1), eps)
+            return slope + self._mean(departure, eps)
 
         return pullback
 
     def _mean(self, w: Tensor, eps: Tensor) -> Tensor:
-        """Return ``mean_s w_s eps_s / sigma`` for w (S, B, 1), shape (B, n)."""
-        return (w * eps).sum(0) / (len(eps) * self.sigma)
+        """Return ``mean_s w_s eps_s / sigma`` for w (S, B), shape (B, n)."""
+        return (w.unsqueeze(-1) * eps).sum(0) / (len(eps) * self.sigma)
 
     def _directions(self, count: int, x: Tensor) -> Tensor:
         return DIRECTIONS[self.directions](count, x, self.generator)
@@ -198,9 +216,10 @@ class ControlVariate(BypassEstimator):
         step = self.sigma * eps
         return torch.cat([x + step, x - step]) if antithetic else x + step
 
-    def _regress(self, response: Tensor, response_g: Tensor) -> None:
+    def _regress(self, response: Tensor, response_g: Tensor, good: Tensor | None) -> None:
         """Take this call's moments into those that later calls take c from."""
-        moments = torch.stack([response * response_g, response_g.square()]).mean((1, 2))  # (2, m)
+        products = [reweigh(response_g * factor, good) for factor in (response, response_g)]  # (S, B, m)
+        moments = torch.stack(products).mean((1, 2))  # (2, m)
         if self._moments is not None:
             moments = _MEMORY * self._moments.to(moments) + (1 - _MEMORY) * moments
         self._moments = moments
@@ -224,9 +243,7 @@ class ControlVariate(BypassEstimator):
         )
 
 
-def _response(values: Tensor, antithetic: bool) -> Tensor:
-    """Return half the differences of pairs, or each value less the mean of the others, (S, B, m)."""
-    if antithetic:
-        upper, lower = values.chunk(2)
-        return (upper - lower) / 2
-    return values - leave_one_out(values)
+def _half_differences(values: Tensor) -> Tensor:
+    """Return half the differences of pairs (2S, B, m), shape (S, B, m)."""
+    upper, lower = values.chunk(2)
+    return (upper - lower) / 2

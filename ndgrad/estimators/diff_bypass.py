@@ -36,6 +36,9 @@ class DiffBypass(BypassEstimator):
     earlier rows and calls stays. Take it for many calls at related inputs, where rows are alike and each
     affords few evaluations; not for a single gradient.
 
+    Failed evaluations take no part: not in this fit, in what is held out and in ``quality``, nor in later fits through
+    the replay. Each row needs one that came back, and with ``patience``, ``f(x)`` counted, one more than are held out.
+
     In eval mode nothing is fitted and the value is ``f(x)``; a gradient asked for there uses g as it stands.
 
     Args:
@@ -77,6 +80,7 @@ class DiffBypass(BypassEstimator):
             loss was given for.
         RuntimeError: for a gradient in eval mode before any fit; for ``forward="bypass"`` inside activation
             checkpointing or ``torch.func``, which would fit twice.
+        TooManyFailuresError: if a row has too few evaluations left.
 
     Example:
         >>> import torch, ndgrad
@@ -92,6 +96,7 @@ class DiffBypass(BypassEstimator):
     """
 
     consistent = False
+    skips_failures = True
 
     def __init__(
         self,
@@ -183,7 +188,7 @@ class DiffBypass(BypassEstimator):
             values = as_tuple(f(*probes))
         if outputs is not None:
             probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
-        self.bypass.learn(Samples(probes, values, inputs))
+        self.bypass.learn(Samples(probes, values, inputs), least=1 if outputs is None else 2)
 
     def extra_repr(self) -> str:
         """Show the settings."""

@@ -11,7 +11,8 @@ from ndgrad.adaptive_sigma import AdaptiveSigma
 from ndgrad.bounds import Bounds
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatEstimator
-from ndgrad.sampling import DIRECTIONS, antithetic_values, leave_one_out
+from ndgrad.missing import good_samples, leave_one_out, reweigh
+from ndgrad.sampling import DIRECTIONS, antithetic_values
 from ndgrad.validation import one_of, positive_int
 
 
@@ -38,6 +39,10 @@ class EvolutionStrategy(FlatEstimator):
     longer exact one by one. The kernel of the smoothing then has the mass of the clamped draws on the bound, and
     near it the bias is of order sigma.
 
+    A failed evaluation takes its pair along; S is then the number of directions that a row has left, at least 1, or 2
+    for ``"loo"``. The estimate stays unbiased; that of n orthogonal pairs with a gap is no longer exact on linear
+    functions.
+
     Take it for noisy, discontinuous or piecewise constant functions of up to some hundreds of inputs; sigma
     must be as wide as the steps to be seen.
 
@@ -62,6 +67,7 @@ class EvolutionStrategy(FlatEstimator):
         ValueError: for an argument out of range, a baseline or an adaptive sigma that contradicts pairs,
             ``"loo"`` with a single sample or Sobol directions, a sigma or bounds that do not fit the inputs, or an
             input outside its bounds.
+        TooManyFailuresError: if a row has too few directions left.
 
     Example:
         >>> import torch, ndgrad
@@ -75,6 +81,8 @@ class EvolutionStrategy(FlatEstimator):
     al. 2018, arXiv 1804.02395; scrambling: Matousek 1998, On the L2-discrepancy for anchored boxes.
 
     """
+
+    skips_failures = True
 
     def __init__(
         self,
@@ -110,11 +118,13 @@ class EvolutionStrategy(FlatEstimator):
             box = self.bounds.box(f, x)
             f, weights, divisor = box.restrict(f), box.weights(x, sigma * eps, eps), self.num_samples
         response = self._response(f, x, y, eps, sigma)  # (S, B, m)
+        good = good_samples((response,), least=2 if self.baseline == "loo" else 1)
 
         def pullback(v: Tensor) -> Tensor:
             w = (response * v).sum(-1)  # (S, B)
             if self.baseline == "loo":
-                w = w - leave_one_out(w)
+                w = w - leave_one_out(w, good)
+            w = reweigh(w, good)
             # not einsum, whose B products of (1, S) and (S, n) take ten times as long for small ones
             return (w.unsqueeze(-1) * weights).sum(0) / divisor  # (B, n)
 

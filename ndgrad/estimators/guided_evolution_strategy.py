@@ -14,6 +14,7 @@ from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
 from ndgrad.fit_losses import Loss
+from ndgrad.missing import good_samples, reweigh
 from ndgrad.sampling import orthogonal_to
 from ndgrad.validation import positive_int
 
@@ -59,6 +60,10 @@ class GuidedEvolutionStrategy(BypassEstimator):
     only its direction matters, row by row. Not for a single gradient, nor for many outputs of unrelated slopes, of
     which no k directions hold much.
 
+    A failed evaluation takes its pair along; those S_b >= 1 pairs that a row has left, guided or not, weigh S/S_b times
+    as much. No other direction sees what a failed guide would have seen, so this is unbiased only in the mean over
+    failures, to which all pairs of a row must be equally exposed.
+
     In eval mode nothing is fitted: the guides are those of the network as it stands.
 
     Args:
@@ -82,6 +87,7 @@ class GuidedEvolutionStrategy(BypassEstimator):
     Raises:
         ValueError: for an argument out of range, as many guides as samples, a sigma that does not fit the inputs, or
             shapes of g and f that no loss was given for.
+        TooManyFailuresError: if a row has no direction left.
 
     Example:
         >>> import torch, ndgrad
@@ -101,6 +107,8 @@ class GuidedEvolutionStrategy(BypassEstimator):
     Halko, Martinsson & Tropp 2011, algorithm 4.1.
 
     """
+
+    skips_failures = True
 
     def __init__(
         self,
@@ -148,12 +156,14 @@ class GuidedEvolutionStrategy(BypassEstimator):
         probes = torch.cat([x + sigma * eps, x - sigma * eps])  # (2S, B, n)
         values = flat(probes)  # (2S, B, m)
         upper, lower = values.chunk(2)
+        response = (upper - lower) / 2  # (S, B, m)
+        good = good_samples((response,))
         if self.training:
             self.learn_flat(inputs, outputs, probes, values)
 
         def pullback(cotangents: Rows) -> Rows:
-            w = ((upper - lower) / 2 * join_rows(cotangents, dtype)).sum(-1, keepdim=True)  # (S, B, 1)
-            return split_rows((w * weighted).sum(0) / sigma, inputs)
+            w = reweigh((response * join_rows(cotangents, dtype)).sum(-1), good)  # (S, B)
+            return split_rows((w.unsqueeze(-1) * weighted).sum(0) / sigma, inputs)
 
         return pullback
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Estimator, EvaluateIn, RowFunction, Rows, working_dtype
+from ndgrad.missing import behind, good_samples, reweigh
 from ndgrad.perturbations import gumbel, sum_of_gamma
 from ndgrad.sampling import evaluate_samples
 from ndgrad.solvers import require_backward, require_pairs, sign_of
@@ -36,7 +37,8 @@ class ImplicitMLE(Estimator):
     pass. Draws and solutions stay in memory in between, S (n + m) numbers per row. Unbiased for the
     difference quotient; its bias against the derivative of the mean grows with lambda, its variance as
     1/lambda for small lambda. Not linear in the cotangent, whose size times lambda decides how far away the
-    second mean is; with ``lambd="adaptive"`` only its direction does.
+    second mean is; with ``lambd="adaptive"`` only its direction does. Failed evaluations are left out, of the gradient
+    together with their partner in the other mean; S is then the number that a row has left, at least 1.
 
     Take it for exact solvers of linear problems (k-subsets, paths, spanning trees) with a loss on the
     solution; not for general functions.
@@ -60,6 +62,7 @@ class ImplicitMLE(Estimator):
     Raises:
         ValueError: for an argument out of range, outputs that do not have the inputs' shapes, or
             ``evaluate_in="forward"``, before the cotangent is known.
+        TooManyFailuresError: if a row has no evaluation left.
 
     Example:
         >>> import torch, ndgrad
@@ -86,6 +89,7 @@ class ImplicitMLE(Estimator):
     exact_value = False
     linear = False
     paired = True
+    skips_failures = True
 
     def __init__(
         self,
@@ -117,7 +121,8 @@ class ImplicitMLE(Estimator):
             values, single = evaluate_samples(f, _add(theta, noise))  # (S, B, ...)
             require_pairs(theta, tuple(y[0] for y in values))
             draws[:] = [(noise, values)]
-            means = tuple(y.mean(0) for y in values)
+            good = good_samples(values)
+            means = tuple(reweigh(y, good).mean(0) for y in values)
             return means[0] if single else means
 
         return attach(mean, inputs, lambda x, _: lambda v: self._difference(f, x, v, *draws[0]))
@@ -133,14 +138,16 @@ class ImplicitMLE(Estimator):
     def _difference(self, f: RowFunction, theta: Rows, v: Rows, noise: Rows, values: Rows) -> Rows:
         """Solve for the target distribution with the same noise; return the difference of means by lambda."""
         lambd = self._step(theta, v)  # (B,)
-        shifts = tuple(e - self.sign * _behind(lambd, c) * c for e, c in zip(noise, v, strict=True))
+        shifts = tuple(e - self.sign * behind(lambd, c) * c for e, c in zip(noise, v, strict=True))
         targets, _ = evaluate_samples(f, _add(theta, shifts))  # (S, B, ...)
         differences = tuple(y - z for y, z in zip(values, targets, strict=True))
+        good = good_samples(differences)
+        differences = tuple(reweigh(d, good) for d in differences)
         if self.lambd == "adaptive" and self.training:
-            self._adapt(differences)
+            self._adapt(differences, good)
         slope = torch.where(lambd > 0, self.sign / lambd, 0.0)
         return tuple(
-            (_behind(slope, d[0]) * d.mean(0)).to(t.dtype) for d, t in zip(differences, theta, strict=True)
+            (behind(slope, d[0]) * d.mean(0)).to(t.dtype) for d, t in zip(differences, theta, strict=True)
         )
 
     def _step(self, theta: Rows, v: Rows) -> Tensor:
@@ -150,10 +157,11 @@ class ImplicitMLE(Estimator):
             return torch.full_like(size, self.lambd)
         return torch.where(size > 0, self.alpha * _row_norms(theta) / size, 0.0)
 
-    def _adapt(self, differences: Rows) -> None:
+    def _adapt(self, differences: Rows, good: Tensor | None) -> None:
         """Lengthen the step while fewer than one entry per draw differs, else shorten it."""
         S, B = differences[0].shape[:2]
-        changed = sum(int(d.count_nonzero()) for d in differences) / max(S * B, 1)
+        draws = S * B if good is None else int(good.sum())
+        changed = sum(int(d.count_nonzero()) for d in differences) / max(draws, 1)
         self.changes = 0.9 * self.changes + 0.1 * changed
         self.alpha = max(self.alpha + (0.001 if self.changes < 1 else -0.001), 0.0)
 
@@ -183,8 +191,3 @@ def _row_norms(tensors: Rows) -> Tensor:
     dtype = working_dtype(*tensors)
     squares = [t.to(dtype).square().reshape(t.shape[0], t.shape[1:].numel()).sum(1) for t in tensors]
     return torch.stack(squares).sum(0).sqrt()
-
-
-def _behind(row: Tensor, like: Tensor) -> Tensor:
-    """Give (B,) as many dimensions as ``like`` (B, ...)."""
-    return row.reshape(-1, *[1] * (like.ndim - 1))

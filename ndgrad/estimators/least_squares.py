@@ -10,6 +10,7 @@ from torch import Tensor
 from ndgrad.adaptive_sigma import AdaptiveSigma
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatEstimator
+from ndgrad.missing import good_samples
 from ndgrad.sampling import DIRECTIONS, antithetic_values
 from ndgrad.validation import one_of, positive_int
 
@@ -41,6 +42,10 @@ class LeastSquares(FlatEstimator):
 
     with :math:`a = \tau^2 / (2\sigma^2)`.
 
+    A failed evaluation takes its pair along; S is then the number of directions that a row has left, at least 1. Of
+    orthogonal ones n may then come from several blocks and be closer to dependent, which amplifies noise like Gaussian
+    ones do.
+
     Take it for smooth functions of few inputs and 2 n evaluations or more. With orthogonal directions it is the
     same as `EvolutionStrategy` for S <= n and for multiples of n, and otherwise without the variance of
     the last, partial block; with Gaussian ones it has none of their variance of (n + 1)/S, but amplifies noise
@@ -56,6 +61,7 @@ class LeastSquares(FlatEstimator):
 
     Raises:
         ValueError: for an argument out of range, or a sigma that does not fit the inputs.
+        TooManyFailuresError: if a row has no direction left.
 
     Example:
         >>> import torch, ndgrad
@@ -71,6 +77,8 @@ class LeastSquares(FlatEstimator):
     in Mardia, Kent & Bibby 1979, Multivariate Analysis, section 3.8.
 
     """
+
+    skips_failures = True
 
     def __init__(
         self,
@@ -94,12 +102,12 @@ class LeastSquares(FlatEstimator):
         upper, lower = antithetic_values(f, x + sigma * eps, x - sigma * eps)  # (S, B, m)
         if isinstance(self.sigma, AdaptiveSigma):
             self.sigma.observe(upper, lower, y)
-        solve = _pseudo_inverse(eps.transpose(0, 1))
-        c = max(1.0, x.shape[1] / self.num_samples)
+        response = (upper - lower) / 2
+        solve = _solver(eps.transpose(0, 1), good_samples((response,)))
 
         def pullback(v: Tensor) -> Tensor:
-            w = ((upper - lower) / 2 * v).sum(-1)  # (S, B)
-            return c * solve(w.T) / sigma  # (B, n)
+            w = (response * v).sum(-1)  # (S, B)
+            return solve(w.T) / sigma  # (B, n)
 
         return pullback
 
@@ -108,16 +116,39 @@ class LeastSquares(FlatEstimator):
         return show(num_samples=self.num_samples, sigma=self.sigma, directions=self.directions)
 
 
+def _solver(E: Tensor, good: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return ``w -> c E^+ w``, (B, S) to (B, n), each row with its directions among ``good`` (S, B)."""
+    complete = _pseudo_inverse(E)
+    if good is None:
+        return complete
+    kept, counts = good.T, good.sum(0)  # (B, S), (B,)
+    parts = []  # of as many directions each
+    for count in counts[counts < len(good)].unique():
+        rows = (counts == count).nonzero().squeeze(1)
+        chosen = E[rows][kept[rows]].unflatten(0, (len(rows), -1))  # (rows, count, n)
+        parts.append((rows, _pseudo_inverse(chosen)))
+
+    def solve(w: Tensor) -> Tensor:
+        slopes = complete(torch.where(kept, w, 0.0))
+        for rows, partial in parts:
+            slopes[rows] = partial(w[rows][kept[rows]].unflatten(0, (len(rows), -1)))
+        return slopes
+
+    return solve
+
+
 def _pseudo_inverse(E: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return ``w -> E^+ w``, (B, S) to (B, n), for E (B, S, n) of full rank."""
-    tall = E.shape[1] >= E.shape[2]
+    """Return ``w -> c E^+ w``, (B, S) to (B, n), for E (B, S, n) of full rank."""
+    _, S, n = E.shape
+    tall = n <= S
+    c = max(1.0, n / max(S, 1))
     # QR, not the Gram matrix: its condition number would be squared
     Q, R = torch.linalg.qr(E if tall else E.mT)  # (B, S, n), (B, n, n); wide: (B, n, S), (B, S, S)
 
     def solve(w: Tensor) -> Tensor:
         column = w.unsqueeze(-1)  # (B, S, 1)
         if tall:
-            return torch.linalg.solve_triangular(R, Q.mT @ column, upper=True).squeeze(-1)
-        return (Q @ torch.linalg.solve_triangular(R.mT, column, upper=False)).squeeze(-1)
+            return c * torch.linalg.solve_triangular(R, Q.mT @ column, upper=True).squeeze(-1)
+        return c * (Q @ torch.linalg.solve_triangular(R.mT, column, upper=False)).squeeze(-1)
 
     return solve

@@ -34,6 +34,8 @@ class Mixture(VJPEstimator):
     fitted to the evaluations of u itself, the two errors are correlated, and :math:`\lambda` comes out too
     small, by their covariance over :math:`|u - b|^2`: nearer to b than is best.
 
+    Failed evaluations are up to the two estimators, and their weight is measured on what these have made of the rest.
+
     Take it where a bypass is good in the mean but must not be trusted blindly; not where the estimate has to
     be unbiased.
 
@@ -87,6 +89,11 @@ class Mixture(VJPEstimator):
     def wants_constant_inputs(self) -> bool:  # type: ignore[override]
         """Whether one of the two wants them."""
         return self.unbiased.wants_constant_inputs or self.biased.wants_constant_inputs
+
+    @property
+    def skips_failures(self) -> bool:  # type: ignore[override]
+        """Whether both do."""
+        return self.unbiased.skips_failures and self.biased.skips_failures
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Run both and weigh them; see `VJPEstimator.linearize`."""

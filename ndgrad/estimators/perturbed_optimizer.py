@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
+from ndgrad.missing import behind, good_samples, leave_one_out, less_baseline, reweigh
 from ndgrad.perturbations import (
     Perturbation,
     add_gaussian,
@@ -14,7 +15,7 @@ from ndgrad.perturbations import (
     multiply_lognormal,
     subtract_gumbel,
 )
-from ndgrad.sampling import contract, evaluate_samples, leave_one_out
+from ndgrad.sampling import contract, evaluate_samples
 from ndgrad.solvers import sign_of
 from ndgrad.validation import one_of, positive_float, positive_int
 
@@ -46,7 +47,8 @@ class PerturbedOptimizer(Estimator):
     them; none in the backward pass (``baseline="fx"``: one more per row where a gradient is needed). Draws
     and solutions stay in memory in between, S (n + m) numbers per row. Unbiased
     for the mean; against y itself the bias shrinks with sigma. The variance grows with the number of inputs
-    and as 1/sigma^2: on a linear function (n + 1)/(S - 1) relative for Gaussian noise.
+    and as 1/sigma^2: on a linear function (n + 1)/(S - 1) relative for Gaussian noise. Failed evaluations are left out
+    of value and gradient; S is then the number that a row has left, at least 1, or 2 for ``"loo"``.
 
     Take it for shortest paths, assignments, rankings and other solvers with piecewise constant solutions,
     whose means are then soft solutions. With targets at hand `ndgrad.FenchelYoungLoss` has far less variance.
@@ -64,6 +66,7 @@ class PerturbedOptimizer(Estimator):
     Raises:
         ValueError: for an argument out of range, Gumbel noise without a sense, ``"loo"`` with a single
             sample, or log-normal noise on an input of 0.
+        TooManyFailuresError: if a row has too few evaluations left.
 
     Example:
         >>> import torch, ndgrad
@@ -87,6 +90,7 @@ class PerturbedOptimizer(Estimator):
     """
 
     exact_value = False
+    skips_failures = True
 
     def __init__(
         self,
@@ -110,13 +114,14 @@ class PerturbedOptimizer(Estimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return the mean of ``f`` over S draws around the inputs; see `Estimator.forward`."""
-        draws: list[tuple[Rows, Rows]] = []
+        draws: list[tuple[Rows, Tensor | None, Rows]] = []
 
         def mean(*theta: Tensor) -> Tensor | Rows:
             samples, scores = self._draw(theta)
             values, single = evaluate_samples(f, samples)  # (S, B, ...)
-            draws.append((values, scores))
-            means = tuple(y.mean(0) for y in values)
+            good = good_samples(values, least=2 if self.baseline == "loo" else 1)
+            draws.append((values, good, scores))
+            means = tuple(reweigh(y, good).mean(0) for y in values)
             return means[0] if single else means
 
         # always in the forward pass: the value has paid for the draws
@@ -130,19 +135,21 @@ class PerturbedOptimizer(Estimator):
             g for _, g in pairs
         )
 
-    def _linearize(self, f: RowFunction, theta: Rows, values: Rows, scores: Rows) -> Pullback:
+    def _linearize(
+        self, f: RowFunction, theta: Rows, values: Rows, good: Tensor | None, scores: Rows
+    ) -> Pullback:
         """Return the pullback ``v -> sum_s (<v, y_s> - b_s) score_s / S``."""
         centred = values
         if self.baseline == "fx":
-            centred = tuple(y - b for y, b in zip(values, as_tuple(f(*theta)), strict=True))
+            centred = less_baseline(values, as_tuple(f(*theta)), good)
 
         def pullback(cotangents: Rows) -> Rows:
             w = contract(centred, cotangents)  # (S, B)
             if self.baseline == "loo":
-                w = w - leave_one_out(w)
+                w = w - leave_one_out(w, good)
+            w = reweigh(w, good)
             return tuple(
-                (_behind(w.to(g.dtype), g) * g).mean(0).to(t.dtype)
-                for g, t in zip(scores, theta, strict=True)
+                (behind(w.to(g.dtype), g) * g).mean(0).to(t.dtype) for g, t in zip(scores, theta, strict=True)
             )
 
         return pullback
@@ -165,8 +172,3 @@ def _perturbation(noise: str, sense: str | None) -> Perturbation:
     if noise == "gumbel":
         return add_gumbel if sign > 0 else subtract_gumbel
     return add_gaussian if noise == "gaussian" else multiply_lognormal
-
-
-def _behind(w: Tensor, like: Tensor) -> Tensor:
-    """Give w (S, B) as many dimensions as ``like`` (S, B, ...)."""
-    return w.reshape(*w.shape, *[1] * (like.ndim - 2))

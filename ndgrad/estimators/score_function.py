@@ -11,7 +11,8 @@ from torch.distributions import Distribution, Normal
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
-from ndgrad.sampling import contract, evaluate_samples, gaussian, leave_one_out, sum_to_rows
+from ndgrad.missing import good_samples, leave_one_out, less_baseline, reweigh
+from ndgrad.sampling import contract, evaluate_samples, gaussian, sum_to_rows
 from ndgrad.validation import one_of, positive_float, positive_int
 
 Baseline = str | Callable[..., Any] | None
@@ -34,6 +35,9 @@ class ScoreFunction(Estimator):
     number of parameters and, for a Gaussian, as 1/sigma^2. Take it for discrete or random inputs and for
     learned scales.
 
+    Failed evaluations are left out, of the value of a family, too; S is then the number that a row has left, at least
+    1, or 2 for ``"loo"``.
+
     Args:
         distribution: a callable from the differentiated inputs (B, ...) to a
             ``torch.distributions.Distribution`` with batch shape (B, ...); None for the Gaussian around the
@@ -50,6 +54,7 @@ class ScoreFunction(Estimator):
         ValueError: for an argument out of range, a generator or sigma together with a family, ``"loo"`` with
             a single sample, or a distribution whose batch shape does not start with B.
         TypeError: if ``distribution`` does not return a Distribution.
+        TooManyFailuresError: if a row has too few evaluations left.
 
     Example:
         >>> import torch, ndgrad
@@ -67,6 +72,8 @@ class ScoreFunction(Estimator):
     Source: thesis equations 3.4 to 3.7; Williams 1992; leave-one-out baseline: Kool et al. 2019.
 
     """
+
+    skips_failures = True
 
     def __init__(
         self,
@@ -117,7 +124,7 @@ class ScoreFunction(Estimator):
             ]
             log_p = torch.stack(terms).sum(0)  # (S, B)
         values, _ = evaluate_samples(f, tuple(z.to(x.dtype) for z, x in zip(draws, inputs, strict=True)))
-        weights = self._weights(values, inputs, lambda: outputs)
+        weights = self._weights(values, self._good(values), inputs, lambda: outputs)
 
         def pullback(cotangents: Rows) -> Rows:
             grads = torch.autograd.grad(log_p, theta, weights(cotangents).to(dtype), retain_graph=True)
@@ -131,8 +138,9 @@ class ScoreFunction(Estimator):
         with torch.no_grad():
             z = family.sample((self.num_samples,))  # (S, B, ...)
             values, single = evaluate_samples(f, (z,))  # (S, B, ...)
-            weights = self._weights(values, inputs, lambda: as_tuple(f(family.mean)))
-        means = tuple(y.mean(0) for y in values)
+            good = self._good(values)
+            weights = self._weights(values, good, inputs, lambda: as_tuple(f(family.mean)))
+        means = tuple(reweigh(y, good).mean(0) for y in values)
         # summed over what one row's distribution may hold beside its row: independent components
         log_p = sum_to_rows(family.log_prob(z))  # (S, B)
         result = attach(
@@ -168,11 +176,17 @@ class ScoreFunction(Estimator):
         flat = gaussian(self.num_samples, theta.detach().reshape(B, n), self.generator)  # (S, B, n)
         return flat.reshape(self.num_samples, *theta.shape)
 
-    def _weights(self, values: Rows, inputs: Rows, at_mean: Callable[[], Rows]) -> Callable[[Rows], Tensor]:
+    def _good(self, values: Rows) -> Tensor | None:
+        """Mark the evaluations that came back, (S, B); None where all did."""
+        return good_samples(values, least=2 if self.baseline == "loo" else 1)
+
+    def _weights(
+        self, values: Rows, good: Tensor | None, inputs: Rows, at_mean: Callable[[], Rows]
+    ) -> Callable[[Rows], Tensor]:
         """Return the map from cotangents to ``<v, f(z_s) - b_s> / S``, (S, B)."""
         centred = values
         if self.baseline == "fx":
-            centred = tuple(y - b for y, b in zip(values, at_mean(), strict=True))
+            centred = less_baseline(values, at_mean(), good)
         elif callable(self.baseline):
             with torch.no_grad():
                 baselines = as_tuple(self.baseline(*inputs))
@@ -180,7 +194,8 @@ class ScoreFunction(Estimator):
 
         def weights(cotangents: Rows) -> Tensor:
             w = contract(centred, cotangents)  # (S, B)
-            return (w - leave_one_out(w) if self.baseline == "loo" else w) / self.num_samples
+            w = w - leave_one_out(w, good) if self.baseline == "loo" else w
+            return reweigh(w, good) / self.num_samples
 
         return weights
 
