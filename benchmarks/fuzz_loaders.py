@@ -98,7 +98,8 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.fuzzing.worker", *words],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,7 +117,11 @@ class Worker:
         outcome = self._answer(self.config.seconds)
         if outcome is None:
             ended = self.process.poll()
-            what = f"took longer than {self.config.seconds} s" if ended is None else f"ended the process, status {ended}"
+            what = (
+                f"took longer than {self.config.seconds} s"
+                if ended is None
+                else f"ended the process, status {ended}"
+            )
             outcome = {"finding": f"{what}: {self.stop()}"}
             self.start()
         self.growth = max(self.growth, outcome.pop("peak", 0) - self.ready)
@@ -201,12 +206,16 @@ def summary(tally: Tally) -> dict[str, Any]:
 
 
 def print_results(results: dict[str, Any]) -> None:
-    print(f"{'format':26}{'inputs':>8}{'errors':>8}{'results':>9}{'findings':>10}{'seconds':>9}{'slowest':>9}")
+    print(
+        f"{'format':26}{'inputs':>8}{'errors':>8}{'results':>9}{'findings':>10}{'seconds':>9}{'slowest':>9}"
+    )
     for name, row in results["formats"].items():
         counts = f"{row['inputs']:8}{row['errors']:8}{row['results']:9}{row['findings']:10}"
         print(f"{name:26}{counts}{row['seconds']:9.1f}{row['slowest_seconds']:9.2f}")
     growth = results["largest_growth_bytes"] / 2**20
-    print(f"{results['inputs']} inputs, {results['findings']} findings, {results['seconds']:.0f} s, +{growth:.0f} MiB")
+    print(
+        f"{results['inputs']} inputs, {results['findings']} findings, {results['seconds']:.0f} s, +{growth:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.kill_and_resume --kills 20 --seed 0
 
-Two trainings: the left-ventricle application (smoke profile, drawn hearts) and a toy of one file. Each is first left alone,
-and says when it trains, evaluates, writes a checkpoint and ends. Then, for every kill, a phase is drawn (start-up
+Two trainings: the left-ventricle application (smoke profile, drawn hearts) and a toy of one file with a cache. Each is
+first left alone, and says when it trains, evaluates, writes a checkpoint and ends. Then, for every kill, a phase is drawn (start-up
 included), one of its occurrences, and a moment within it; the process gets SIGKILL there. The same command
 is given again and runs to its end. Weights, optimiser, generators, every loss and the scores must be those of the
 undisturbed run in every bit; times are left out. The status is 1 when one differs.
@@ -83,7 +83,10 @@ def kill_all(job: str, folder: Path, config: Config) -> dict[str, Any]:
         same = fingerprint(place / "run") == expected
         kills.append({"phase": moment.phase, "occurrence": moment.occurrence, "delay": moment.delay,
                       "killed": bool(killed), "left": left, "same": same})  # fmt: skip
-        print(f"{job}: killed in {moment.phase} {moment.occurrence}, {moment.delay:.4f} s in: {same=}", flush=True)
+        print(
+            f"{job}: killed in {moment.phase} {moment.occurrence}, {moment.delay:.4f} s in: {same=}",
+            flush=True,
+        )
     return {"kills": kills, "same": sum(kill["same"] for kill in kills), "count": len(kills)}
 
 
@@ -175,7 +178,9 @@ def _update(digest: Any, value: Any) -> None:
 
 def summary(results: dict[str, Any]) -> str:
     """Return one line for each training."""
-    lines = [f"{job}: {found['same']} of {found['count']} end the same" for job, found in results["jobs"].items()]
+    lines = [
+        f"{job}: {found['same']} of {found['count']} end the same" for job, found in results["jobs"].items()
+    ]
     return "\n".join(lines)
 
 

@@ -135,7 +135,9 @@ class Bypass:
         if self.template is not None:
             network = self._own_copy(sample)
         else:
-            network = _default_network(state["shapes"], state["fit"]["network"]).to(sample.device, sample.dtype)
+            network = _default_network(state["shapes"], state["fit"]["network"]).to(
+                sample.device, sample.dtype
+            )
             self._shapes = state["shapes"]
         self.fit = Fit(network, self.optimizer, self.replay)
         self.fit.load(state["fit"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from applications.lv_dp.files import read_bytes
 MAX_BYTES = 2**33
 MAX_VALUES = 10**6  # of a checkpoint, each tensor counting as one
 MAX_DEPTH = 40
+NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -72,6 +74,18 @@ def _check_archive(data: bytes) -> None:
             raise ValueError("torch does not compress")
         if sum(entry.file_size for entry in entries) > len(data):
             raise ValueError("members overlap")
+        for entry in entries:
+            if entry.filename.endswith(".pkl"):
+                _check_names(archive.read(entry))
+
+
+def _check_names(pickled: bytes) -> None:
+    """Refuse a pickle that names anything but what a tensor is rebuilt from; torch itself allows more, bytearray(2**40) too."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ"):
+            raise ValueError(f"torch does not write {operation.name}")
+        if operation.name == "GLOBAL" and argument not in NAMES and not argument.endswith("Storage"):
+            raise ValueError(f"{argument} is not part of a tensor")
 
 
 def count_values(value: Any, depth: int = MAX_DEPTH, left: int = MAX_VALUES) -> int:

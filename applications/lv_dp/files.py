@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 MAX_BYTES = 2**30
 MAX_TEXT = 2**22
 MAX_JSON = 2**26
+MAX_NUMBER = 1e30
 MAX_DEPTH = 40  # of lists and objects within each other
 
 
@@ -84,7 +85,7 @@ def check_depth(value: Any, depth: int = MAX_DEPTH) -> None:
 
 
 def read_number(word: str) -> float:
-    """Read a finite number as people write it; ValueError for the rest of what Python takes for one.
+    """Read a number that float32 holds, as people write it; ValueError for the rest of what Python takes for one.
 
     Example:
         >>> read_number("-1.5e2")
@@ -94,6 +95,6 @@ def read_number(word: str) -> float:
         ValueError: not a finite number: '1_000'
     """
     value = float(word) if word.isascii() and "_" not in word else math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= MAX_NUMBER:  # NaN fails as well
         raise ValueError(f"not a finite number: {word[:40]!r}")
     return value

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -120,7 +119,9 @@ def open_release(path: Path) -> Run:
     infinite = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if infinite:
         raise UsageError(f"{file}: {infinite[0]} holds values that are not finite")
-    return Run(path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing"))
+    return Run(
+        path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing")
+    )
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def open_run(path: Path) -> Run:
     state = checkpoint.load(file)
     iteration, radius = check_outcome(state.get("iteration"), state.get("mean_radius"), file)
     model = fitting_model(settings, _network(state, file), file, where.name)
-    return Run(path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing"))
+    return Run(
+        path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing")
+    )
 
 
 def _network(state: dict[str, Any], file: Path) -> dict[str, Tensor]:

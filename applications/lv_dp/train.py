@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -124,6 +125,8 @@ def resume(training: Training, path: Path) -> None:
         return
     state = checkpoint.load(path)
     try:
+        training.restore(copy.deepcopy(state))
+        step(training, len(training.rows) + 1)  # much that loads does not train
         training.restore(state)
     except Exception as error:  # load_state_dict of a dozen classes raises anything
         raise UsageError(
@@ -141,7 +144,11 @@ def check_adam(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         raise ValueError("a learning rate is a number")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, moments in state["state"].items():
-        shapes = {"step": torch.Size(), "exp_avg": parameters[index].shape, "exp_avg_sq": parameters[index].shape}
+        shapes = {
+            "step": torch.Size(),
+            "exp_avg": parameters[index].shape,
+            "exp_avg_sq": parameters[index].shape,
+        }
         if {name: moment.shape for name, moment in moments.items()} != shapes:
             raise ValueError("moments of other parameters")
 

@@ -55,7 +55,9 @@ def check_method(config: dict[str, Any], where: Path) -> None:
     method, held_out, spacing = (config.get(key) for key in ("method", "held_out_patients", "spacing"))
     if method not in list(METHODS):
         raise UsageError(f"{where}: method must be one of {', '.join(METHODS)}, got {method!r:.60}")
-    if not isinstance(held_out, list) or not all(isinstance(name, str) and name.isprintable() for name in held_out):
+    if not isinstance(held_out, list) or not all(
+        isinstance(name, str) and name.isprintable() for name in held_out
+    ):
         raise UsageError(f"{where}: held_out_patients must be a list of names, got {held_out!r:.60}")
     if spacing is not None and not (isinstance(spacing, float) and plausible(spacing)):
         raise UsageError(

@@ -61,7 +61,11 @@ NIFTI_FIELDS: dict[str, tuple[int, str, tuple[Any, ...]]] = {
     "sizeof_hdr": (0, "i", (348, 540, 0, -1, 2**31 - 1)),
     "rank": (40, "h", (0, 1, 2, 3, 4, 5, 7, 8, -1, 32767)),
     **{f"dim{i}": (40 + 2 * i, "h", (0, 1, 2, 24, -1, 32767, -32768)) for i in range(1, 8)},
-    "datatype": (70, "h", (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304, -1)),
+    "datatype": (
+        70,
+        "h",
+        (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304, -1),
+    ),
     "bitpix": (72, "h", (0, 1, 8, 16, 32, 64, 128, -1)),
     **{f"pixdim{i}": (76 + 4 * i, "f", (*FLOATS, 2.0, 1e-9, 1e6)) for i in range(8)},
     "vox_offset": (108, "f", (0, 1, 348, 352, 353, 1e6, 1e9, 4e18, -352, float("nan"), float("inf"))),
@@ -136,7 +140,9 @@ def gzip_twice(data: bytes, rng: Rng) -> bytes:
     """Compress once more, not at all, or in two parts."""
     inside = gzip.decompress(data)
     half = len(inside) // 2
-    return pick(rng, (gzip.compress(data), inside, gzip.compress(inside[:half]) + gzip.compress(inside[half:])))
+    return pick(
+        rng, (gzip.compress(data), inside, gzip.compress(inside[:half]) + gzip.compress(inside[half:]))
+    )
 
 
 # --- DICOM
@@ -196,7 +202,9 @@ def dicom_bomb(data: bytes, rng: Rng) -> bytes:
 
 def dicom_nested(data: bytes, rng: Rng) -> bytes:
     """End with sequences within sequences."""
-    item = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    item = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     return data[:132] + data[132:] + item * int(rng.integers(10, 5000))
 
 
@@ -229,7 +237,10 @@ def png_chunk(data: bytes, rng: Rng) -> bytes:
         case 2:
             chunks.insert(int(rng.integers(len(chunks))), chunks.pop(place))
         case 3:
-            chunks[place] = (pick(rng, (b"tEXt", b"zTXt", b"iCCP", b"acTL", b"fdAT", b"PLTE", b"tRNS", b"eXIf")), body)
+            chunks[place] = (
+                pick(rng, (b"tEXt", b"zTXt", b"iCCP", b"acTL", b"fdAT", b"PLTE", b"tRNS", b"eXIf")),
+                body,
+            )
         case _:
             chunks[place] = (kind, pick(rng, BYTES)(body, rng))
     return _png(chunks)
@@ -242,7 +253,9 @@ def png_header(data: bytes, rng: Rng) -> bytes:
     width, height = (pick(rng, sides) if rng.integers(2) else 24 for _ in range(2))
     depth, colour = pick(rng, (1, 2, 4, 8, 16, 3)), pick(rng, (0, 2, 3, 4, 6, 1))
     keep = rng.integers(2)
-    body = struct.pack(">IIBBBBB", width, height, 8 if keep else depth, 0 if keep else colour, 0, 0, pick(rng, (0, 0, 1, 7)))
+    body = struct.pack(
+        ">IIBBBBB", width, height, 8 if keep else depth, 0 if keep else colour, 0, 0, pick(rng, (0, 0, 1, 7))
+    )
     return _png([(b"IHDR", body), *chunks[1:]])
 
 
@@ -331,7 +344,10 @@ def zip_names(data: bytes, rng: Rng) -> bytes:
     members = unzip(data)
     name = pick(rng, list(members))
     content = members[name]
-    odd = pick(rng, ("../../escaped", "/tmp/escaped-absolute", "..\\..\\escaped", name + "/", "a\0b", "x" * 60_000, ""))
+    odd = pick(
+        rng,
+        ("../../escaped", "/tmp/escaped-absolute", "..\\..\\escaped", name + "/", "a\0b", "x" * 60_000, ""),
+    )
     match int(rng.integers(4)):
         case 0:
             del members[name]
@@ -371,7 +387,9 @@ def npz_header(data: bytes, rng: Rng) -> bytes:
     shape = pick(rng, ((10**10,), (2**62, 2**62), (-1,), (0,), (), (1, 1), (10,), (10**9, 0), (True,)))
     kind = pick(rng, ("|O", "<f8", "|u1", "<U1", "|V0", "<M8[s]", "<c16", ">f2", "|b1", [("a", "<f8")]))
     header = repr({"descr": kind, "fortran_order": bool(rng.integers(2)), "shape": shape}) + "\n"
-    members[name] = b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + members[name][size:]
+    members[name] = (
+        b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + members[name][size:]
+    )
     return zipped(members)
 
 
@@ -405,7 +423,12 @@ def torch_value(data: bytes, rng: Rng) -> bytes:
     state = torch.load(io.BytesIO(data), weights_only=True)
     count_values(state)  # what an earlier damage made endless is left alone
     holder, key = pick(rng, _places(state))
-    odd = (torch.zeros(1).expand(10**6, 10**6), torch.zeros(0), torch.tensor(float("nan")), torch.ones(3, dtype=torch.int64))
+    odd = (
+        torch.zeros(1).expand(10**6, 10**6),
+        torch.zeros(0),
+        torch.tensor(float("nan")),
+        torch.ones(3, dtype=torch.int64),
+    )
     odd += (torch.zeros(3, 3).to_sparse(), torch.full((10**4,), 1e38), torch.ones(2, dtype=torch.complex64))
     leaves = (*LEAVES, *odd, laughs(), float("nan"), float("inf"), (), b"x", 10**20)
     if rng.integers(6) == 0:
@@ -422,7 +445,16 @@ def _other(tensor: torch.Tensor, rng: Rng) -> torch.Tensor:
     if changed.is_floating_point() and changed.numel() and rng.integers(2):
         changed.flatten()[0] = pick(rng, FLOATS)
         return changed
-    return pick(rng, (changed[None], changed.flatten()[1:], changed.to(torch.float64), changed.to(torch.uint8), changed.to("meta")))
+    return pick(
+        rng,
+        (
+            changed[None],
+            changed.flatten()[1:],
+            changed.to(torch.float64),
+            changed.to(torch.uint8),
+            changed.to("meta"),
+        ),
+    )
 
 
 def _places(state: Any) -> list[tuple[Any, Any]]:
@@ -446,7 +478,10 @@ def torch_code(data: bytes, rng: Rng) -> bytes:
             archive.addfile(entry, io.BytesIO(content))
     bare = pickle.dumps(payload(rng), 2)
     old = zipped(members | {pickled: bare})
-    script = zipped(members | {pickled.replace("data.pkl", "constants.pkl"): bare, pickled.replace("data.pkl", "code/a.py"): b""})
+    script = zipped(
+        members
+        | {pickled.replace("data.pkl", "constants.pkl"): bare, pickled.replace("data.pkl", "code/a.py"): b""}
+    )
     return pick(rng, (_torch_saved(state), _legacy(state), tar.getvalue(), bare, old, script))
 
 
@@ -506,7 +541,9 @@ def tensors_header(data: bytes, rng: Rng) -> bytes:
         case 1:
             document[name]["shape"] = pick(rng, ([], [0], [-1], [2**62, 4], [1], [10**10], "x", [2.5]))
         case 2:
-            document[name]["dtype"] = pick(rng, ("F64", "BF16", "U8", "BOOL", "I64", "F8_E4M3", "OBJ", "C64", None))
+            document[name]["dtype"] = pick(
+                rng, ("F64", "BF16", "U8", "BOOL", "I64", "F8_E4M3", "OBJ", "C64", None)
+            )
         case 3:
             document[pick(rng, ("more", "__metadata__", ""))] = document[name]
         case _:

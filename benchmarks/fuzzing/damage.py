@@ -11,7 +11,23 @@ import numpy as np
 Rng = np.random.Generator
 Damage = Callable[[bytes, Rng], bytes]
 
-EDGES = (0, 1, 2, 127, 128, 255, 256, 2**15 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+EDGES = (
+    0,
+    1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    2**15 - 1,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+    2**64 - 1,
+)
 FLOATS = (0.0, -1.0, 1e-300, 1e-30, 1e30, 1e300, float("inf"), float("-inf"), float("nan"), 5e-324, 65504.0)
 WORDS = (
     "nan", "-inf", "inf", "1e999", "-1", "0", "1e-320", "1_0", "٣", "0x10", "9" * 5000, "1" * 40, "", "None", "true",
@@ -22,7 +38,18 @@ LEAVES = (
     None, True, False, 0, -1, 1, 2**31, 2**70, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "x", "../../escaped", "\x1b[2J", "\ud800",
     "edpcnn\n", [], {}, [[]], {"a": {}}, "9" * 5000, [0] * 10_000, {"__class__": "os.system"}, "a" * 100_000,
 )  # fmt: skip
-LITERALS = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5000, b"[" * 100_000, b"-", b"\xff", b"'x'", b"{" * 9)
+LITERALS = (
+    b"NaN",
+    b"Infinity",
+    b"-Infinity",
+    b"1e999",
+    b"9" * 5000,
+    b"[" * 100_000,
+    b"-",
+    b"\xff",
+    b"'x'",
+    b"{" * 9,
+)
 
 
 def pick(rng: Rng, choices: Any) -> Any:
@@ -183,7 +210,9 @@ def other_json(data: bytes, rng: Rng) -> bytes:
     """Write another document altogether."""
     depth = int(rng.choice([10, 900, 1100, 100_000]))
     nested = b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth
-    return pick(rng, (*nested, *(json.dumps(leaf).encode() for leaf in LEAVES), data + data, b'{"a": 1, "a": 2}'))
+    return pick(
+        rng, (*nested, *(json.dumps(leaf).encode() for leaf in LEAVES), data + data, b'{"a": 1, "a": 2}')
+    )
 
 
 def _places(document: Any) -> list[tuple[Any, Any]]:

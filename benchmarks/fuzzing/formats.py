@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ class Format:
 
     Attributes:
         sample: fills a folder with valid files.
-        files: those of them, below the folder, that are damaged, one at a time.
+        files: those of them, as patterns below the folder, that are damaged, one at a time.
         read: loads the folder.
         check: raises AssertionError for a result that cannot be right.
         command: words of a command line that reads the same folder.
@@ -97,12 +98,25 @@ def check_volume(data: bytes, found: Picture) -> None:
     order = "<" if np.frombuffer(data, "<i4", 1)[0] == 348 else ">"
     dim = np.frombuffer(data, f"{order}i2", 8, 40)
     pixdim = np.frombuffer(data, f"{order}f4", 8, 76)
-    codes = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+    codes = {
+        2: "u1",
+        4: "i2",
+        8: "i4",
+        16: "f4",
+        64: "f8",
+        256: "i1",
+        512: "u2",
+        768: "u4",
+        1024: "i8",
+        1280: "u8",
+    }
     kind = np.dtype(order + codes[int(np.frombuffer(data, f"{order}i2", 1, 70)[0])])
     begin, slope, shift = np.frombuffer(data, f"{order}f4", 3, 108)
     shape = tuple(dim[1 : 1 + dim[0]].tolist())
     x, y = shape[:2]
-    plane = np.frombuffer(data, kind, x * y, int(max(begin, 352)) + x * y * kind.itemsize * (1 if len(shape) > 2 else 0))
+    plane = np.frombuffer(
+        data, kind, x * y, int(max(begin, 352)) + x * y * kind.itemsize * (1 if len(shape) > 2 else 0)
+    )
     scaled = plane.astype(np.float64).reshape(y, x)
     if slope != 0 and np.isfinite(slope):
         scaled = scaled * float(slope) + (float(shift) if np.isfinite(shift) else 0.0)
@@ -141,6 +155,11 @@ def check_comparison(folder: Path, found: list[compare.Comparison]) -> None:
     assert all(0 <= item.p <= 1 and 0 <= item.mean <= 1 for item in found)
 
 
+def check_evaluations(folder: Path, found: torch.Tensor) -> None:
+    """The values are those of the function, whatever was kept."""
+    assert torch.equal(found, samples.rows().round()), found
+
+
 def check_box(folder: Path, box: Any) -> None:
     """The wrapped function still has a value and, while it is trained, a gradient."""
     x = torch.randn(2, 3, requires_grad=True)
@@ -154,7 +173,8 @@ def read_cached(folder: Path) -> SliceSet:
     """Read the kept file under the name that its source has now; warnings of a damaged one are welcome."""
     source = f"png:{folder / 'data'}@7.5"
     name = f"png-{cache.key(source, samples.GRID)}.npz"
-    os.replace(folder / "cache" / "kept.npz", folder / "cache" / name)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folder / "cache" / "kept.npz", folder / "cache" / name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(is damaged and made anew|cannot be written)")
         return cache.load_resampled(source, samples.GRID, folder / "cache")
@@ -163,6 +183,13 @@ def read_cached(folder: Path) -> SliceSet:
 def read_training(folder: Path) -> train.Training:
     """Go on with a training."""
     return train.start(samples.job(folder))
+
+
+def read_evaluations(folder: Path) -> torch.Tensor:
+    """Evaluate where evaluations are kept; a file that is none is warned of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is no cached evaluation")
+        return samples.cached_box(folder)(samples.rows())
 
 
 def read_state(folder: Path) -> Any:
@@ -181,7 +208,17 @@ def _segment(name: str, *more: str) -> Callable[[Path], list[str]]:
 
     def words(folder: Path) -> list[str]:
         weights, out = folder.parent / "weights", folder / "out" / "mask.png"
-        return ["segment", str(folder / name), "--run", str(weights), "--center", "12,12", "--out", str(out), *more]
+        return [
+            "segment",
+            str(folder / name),
+            "--run",
+            str(weights),
+            "--center",
+            "12,12",
+            "--out",
+            str(out),
+            *more,
+        ]
 
     return words
 
@@ -195,7 +232,17 @@ def _evaluate(folder: Path, *more: str) -> list[str]:
 def _evaluate_centers(folder: Path) -> list[str]:
     out, run = folder / "out" / "scores.json", folder.parent / "weights"
     data, centers = folder / "hearts.npz", folder / "centers.csv"
-    return ["evaluate", "--run", str(run), "--data", f"packed:{data}", "--json", str(out), "--centers", str(centers)]
+    return [
+        "evaluate",
+        "--run",
+        str(run),
+        "--data",
+        f"packed:{data}",
+        "--json",
+        str(out),
+        "--centers",
+        str(centers),
+    ]
 
 
 def _train(folder: Path) -> list[str]:
@@ -263,7 +310,8 @@ FORMATS: dict[str, Format] = {
         samples.write_run, ("config.json",), open_model, check_run, _evaluate, (*BYTES, *JSON * 6)
     ),
     "config.json, resumed": Format(
-        samples.write_run, ("config.json",), read_training, check_training, _train, (*BYTES, *JSON * 6)
+        samples.write_run, ("config.json",), read_training, check_training, _train, (*BYTES, *JSON * 6),
+        errors=(UsageError, OSError),
     ),
     "released model.json": Format(
         samples.write_release, ("model.json",), open_model, check_run, _evaluate, (*BYTES, *JSON * 6)
@@ -275,6 +323,10 @@ FORMATS: dict[str, Format] = {
     "scores JSON": Format(
         samples.write_evaluation, ("a.json", "b.json"), _compare, check_comparison,
         lambda f: ["compare", str(f / "a.json"), str(f / "b.json"), "--resamples", "20"], (*BYTES, *JSON * 6),
+    ),
+    "cache of evaluations": Format(
+        samples.write_evaluations, ("cache/*/*.safetensors",), read_evaluations, check_evaluations, None,
+        (*BYTES, *binary.TENSORS * 4), errors=(OSError,),
     ),
     "wrapped function's state": Format(
         samples.write_state, ("state.pt",), read_state, check_box, None,
@@ -289,7 +341,7 @@ FORMATS: dict[str, Format] = {
 def make_input(kind: Format, template: Path, folder: Path, rng: Rng) -> str:
     """Copy the valid files to ``folder`` and damage one of them; return what was done."""
     shutil.copytree(template, folder)
-    path = folder / pick(rng, kind.files)
+    path = pick(rng, sorted(path for pattern in kind.files for path in folder.glob(pattern)))
     chance = int(rng.integers(50))
     if chance == 0:
         return replace_by_another_thing(path, rng)
@@ -318,7 +370,9 @@ def replace_by_another_thing(path: Path, rng: Rng) -> str:
     """Put something in the place of the file that is no file, or no longer there, or endless."""
     kept = path.with_name("kept-aside")
     path.rename(kept)
-    kind = pick(rng, ("nothing", "folder", "link", "loop", "dangling", "pipe", "zeros", "random", "sparse", "empty"))
+    kind = pick(
+        rng, ("nothing", "folder", "link", "loop", "dangling", "pipe", "zeros", "random", "sparse", "empty")
+    )
     match kind:
         case "folder":
             path.mkdir()

@@ -10,10 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EXECUTES = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "subprocess.Popen")
+EXECUTES = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "subprocess.Popen",
+)
 EXECUTES += ("socket.connect", "socket.bind", "pickle.find_class", "ctypes.dlopen")
 MARK = "executed"  # in all code that a hostile file holds; other code is compiled for type hints and literals
-CHANGES = ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate", "os.chmod")
+CHANGES = (
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
 CHANGES += ("shutil.copyfile", "shutil.move", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -34,7 +52,9 @@ class Guard:
             if isinstance(flags, int) and flags & WRITING and not self._inside(path):
                 self._refuse(event, path)
         elif event in CHANGES:
-            if not all(self._inside(path) for path in arguments if isinstance(path, (str, bytes, os.PathLike))):
+            if not all(
+                self._inside(path) for path in arguments if isinstance(path, (str, bytes, os.PathLike))
+            ):
                 self._refuse(event, arguments)
         elif event == "compile":
             if MARK in str(arguments[0]):

@@ -130,9 +130,8 @@ def write_centers(folder: Path) -> None:
 def job(folder: Path) -> TrainConfig:
     """Return the training whose run folder is damaged."""
     changes = (f"crop={SIDE}", "num_rays=6", "num_radii=6", "base_channels=2", "fit_steps=1")
-    return TrainConfig(
-        folder, data=f"packed:{folder.parent / 'hearts.npz'}", num_train=2, profile="smoke", iterations=2, change=changes
-    )  # fmt: skip
+    data = f"packed:{folder.parent / 'hearts.npz'}"
+    return TrainConfig(folder, data=data, num_train=2, profile="smoke", iterations=2, change=changes)
 
 
 def write_run(folder: Path) -> None:
@@ -158,6 +157,22 @@ def write_evaluation(folder: Path) -> None:
 def box() -> ndgrad.BlackBox:
     """Return a wrapped function with a network that is built on its first call."""
     return ndgrad.wrap(torch.round, estimator=ndgrad.DiffBypass(num_samples=2, fit_steps=1, replay=1))
+
+
+def cached_box(folder: Path) -> ndgrad.BlackBox:
+    """Return a wrapped function whose evaluations are kept in ``cache``."""
+    return ndgrad.wrap(torch.round, estimator="finite_difference", cache=folder / "cache", cache_key="round")
+
+
+def rows() -> torch.Tensor:
+    """Return what the function is evaluated at."""
+    return torch.tensor([[0.3, 1.7, -2.2], [5.1, 0.0, 0.9]])
+
+
+def write_evaluations(folder: Path) -> None:
+    """Keep two evaluations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cached_box(folder)(rows())
 
 
 def write_state(folder: Path) -> None:

@@ -39,7 +39,9 @@ def main(templates: Path, seed: int, memory: int) -> None:
         name, number = json.loads(line)
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            outcome = run(guard, FORMATS[name], templates / slug(name), scratch, [seed, *name.encode(), number], number)
+            outcome = run(
+                guard, FORMATS[name], templates / slug(name), scratch, [seed, *name.encode(), number], number
+            )
         except Exception:
             outcome = {"finding": traceback.format_exc()}
         print(json.dumps(outcome | {"peak": peak_memory()}), flush=True)
@@ -57,7 +59,10 @@ def warm_up(templates: Path, scratch: Path) -> None:
         shutil.copytree(templates / slug(name), scratch)
         kind.check(scratch, kind.read(scratch))
         if kind.command:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as printed:
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()) as printed,
+            ):
                 place = _place(templates, scratch)
                 assert command_line(kind.command(place)) == 0, (name, printed.getvalue())
         shutil.rmtree(scratch)
@@ -70,14 +75,20 @@ def _place(templates: Path, scratch: Path) -> Path:
     return scratch
 
 
-def run(guard: Guard, kind: Format, template: Path, scratch: Path, seed: list[int], number: int) -> dict[str, Any]:
+def run(
+    guard: Guard, kind: Format, template: Path, scratch: Path, seed: list[int], number: int
+) -> dict[str, Any]:
     """Make one input, load it, and say what came of it."""
     done = make_input(kind, template, scratch, np.random.default_rng(seed))
     through_command = kind.command is not None and number % THROUGH_COMMAND == 0
     (scratch / "out").mkdir(exist_ok=True)
     tempfile.tempdir = str(scratch / "out")  # where torch unpacks an archive of its oldest format
     before, began = listing(scratch.parent), time.perf_counter()
-    allowed = scratch if kind.sample.__name__ in ("write_run", "write_cache", "write_evaluation") else scratch / "out"
+    allowed = (
+        scratch
+        if kind.sample.__name__ in ("write_run", "write_cache", "write_evaluation", "write_evaluations")
+        else scratch / "out"
+    )
     with guard.watch(allowed) as refused, warnings.catch_warnings():
         warnings.simplefilter("error")
         outcome = by_command(kind, scratch) if through_command else by_loader(kind, scratch)

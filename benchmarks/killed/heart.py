@@ -11,7 +11,11 @@ from applications.lv_dp.config import TrainConfig
 from benchmarks.killed import announced
 
 CONFIG = TrainConfig(
-    Path("run"), profile="smoke", num_train=6, iterations=12, change=("checkpoint_every=3", "evaluate_every=4")
+    Path("run"),
+    profile="smoke",
+    num_train=6,
+    iterations=12,
+    change=("checkpoint_every=3", "evaluate_every=4"),
 )
 
 

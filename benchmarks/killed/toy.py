@@ -1,4 +1,7 @@
-"""A linear layer trained through a staircase by the bypass, with everything that is needed to go on in one file."""
+"""A linear layer trained through a staircase by the bypass, its evaluations kept in the folder ``cache``.
+
+Everything else that is needed to go on is in one file.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     """Take one step on fresh data."""
     x = torch.randn(16, 5)
-    loss: Tensor = (model(x) - staircase(x.numpy()).sum(1, keepdims=True).astype(np.float32)).square().mean()
+    target = torch.from_numpy(staircase(x.numpy())).sum(1, keepdim=True)
+    loss: Tensor = (model(x) - target).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -63,7 +67,8 @@ def main() -> None:
     """Train, or go on."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    box = ndgrad.wrap(staircase, estimator=ndgrad.DiffBypass(num_samples=4, fit_steps=3, replay=2))
+    estimator = ndgrad.DiffBypass(num_samples=4, fit_steps=3, replay=2)
+    box = ndgrad.wrap(staircase, estimator=estimator, cache="cache", cache_key="staircase")
     model = nn.Sequential(nn.Linear(5, 3), box, nn.Linear(3, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses: list[float] = []

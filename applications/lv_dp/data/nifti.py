@@ -58,7 +58,9 @@ def read_nifti(path: Path) -> Volume:
                 f"{path}: needs two dimensions or more and at most {MAX_VOXELS} voxels, got {shape}"
             )
         if image.dataobj.offset < FIRST_VOXEL:
-            raise DataError(f"{path}: voxels must begin at byte {FIRST_VOXEL} or later, got {image.dataobj.offset}")
+            raise DataError(
+                f"{path}: voxels must begin at byte {FIRST_VOXEL} or later, got {image.dataobj.offset}"
+            )
         kind = image.get_data_dtype()
         if kind.kind not in "iuf" or kind.itemsize > 8:
             raise DataError(f"{path}: voxels must be real numbers of at most 64 bits, got {kind}")

@@ -68,7 +68,9 @@ class Slice:
             raise DataError(f"{where}: {UNUSABLE}")
         distances = (*(self.spacing or ()), *(() if self.slice_spacing is None else (self.slice_spacing,)))
         if not all(map(plausible, distances)):
-            raise DataError(f"{where}: the spacing must be positive, in {SPACINGS[0]} .. {SPACINGS[1]:g}, got {distances} mm")
+            raise DataError(
+                f"{where}: the spacing must be positive, in {SPACINGS[0]} .. {SPACINGS[1]:g}, got {distances} mm"
+            )
 
     @property
     def area(self) -> float | None:
