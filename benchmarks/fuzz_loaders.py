@@ -5,8 +5,8 @@
 Valid files are drawn, trained and saved here; then one of them at a time is damaged: bits, bytes, lines, fields of the
 header under a right checksum, bombs, archives with code or with paths that lead out, other things than files. A loader
 must answer with one line (``UsageError``; status 2 on the command line, which every twentieth input goes through) or
-with a result that passes the checks of its format. A separate process loads: its address space is limited,
-every file it opens for writing and every program it would start is seen, and it is killed when one input takes too long.
+with a result that passes the checks of its format. A separate process loads: its address space is limited, every file
+it opens for writing and every program it would start is seen, and it is killed when one input takes too long.
 Anything else is a finding: it is printed with the words that repeat it, and the status is 1.
 """
 

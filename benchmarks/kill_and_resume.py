@@ -3,9 +3,9 @@
     python -m benchmarks.kill_and_resume --kills 20 --seed 0
 
 Two trainings: the left-ventricle application (smoke profile, drawn hearts) and a toy of one file with a cache. Each is
-first left alone, and says when it trains, evaluates, writes a checkpoint and ends. Then, for every kill, a phase is drawn (start-up
-included), one of its occurrences, and a moment within it; the process gets SIGKILL there. The same command
-is given again and runs to its end. Weights, optimiser, generators, every loss and the scores must be those of the
+first left alone, and says when it trains, evaluates, writes a checkpoint and ends. Then the phases take turns, start-up
+included: one occurrence is drawn, and a moment within it, and the process gets SIGKILL there. The same command is given
+again and runs to its end. Weights, optimiser, generators, every loss and the scores must be those of the
 undisturbed run in every bit; times are left out. The status is 1 when one differs.
 """
 

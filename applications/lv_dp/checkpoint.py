@@ -80,7 +80,7 @@ def _check_archive(data: bytes) -> None:
 
 
 def _check_names(pickled: bytes) -> None:
-    """Refuse a pickle that names anything but what a tensor is rebuilt from; torch itself allows more, bytearray(2**40) too."""
+    """Refuse a pickle that names more than a tensor is rebuilt from; torch itself allows bytearray(2**40), too."""
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ"):
             raise ValueError(f"torch does not write {operation.name}")

@@ -11,8 +11,8 @@ class UsageError(ValueError):
     What a terminal would obey (a file's name or content may hold it) is escaped.
 
     Example:
-        >>> print(UsageError("a\\x1b[2J.png: no such file"))
-        a\\x1b[2J.png: no such file
+        >>> print(UsageError(f"a{chr(7)}.png: no such file").args[0].isprintable())
+        True
     """
 
     def __init__(self, message: str) -> None:

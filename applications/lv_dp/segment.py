@@ -142,8 +142,8 @@ def training_grid(run: Run, picture: Picture) -> Grid | None:
     pixels = math.ceil(max(sides) / run.spacing)
     if pixels > MAX_SIDE:
         raise UsageError(
-            f"the image has pixels of {max(picture.spacing):g} mm: with the model's of {run.spacing:g} mm it would have "
-            f"{pixels} of them from end to end, at most {MAX_SIDE} are drawn"
+            f"the image has pixels of {max(picture.spacing):g} mm: with the model's of {run.spacing:g} mm it would "
+            f"have {pixels} of them from end to end, at most {MAX_SIDE} are drawn"
         )
     # even, as the thesis' 212: the pixels lie where those of `resample` lie
     return Grid(run.spacing, max(Grid().size, pixels + pixels % 2))

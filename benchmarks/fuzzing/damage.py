@@ -35,8 +35,8 @@ WORDS = (
     "../../escaped", "/etc/passwd", "a" * 200_000, "%s%n", "{}", "[]", "\r", "\t", "\"", "\u2028", "\x85",
 )  # fmt: skip
 LEAVES = (
-    None, True, False, 0, -1, 1, 2**31, 2**70, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "x", "../../escaped", "\x1b[2J", "\ud800",
-    "edpcnn\n", [], {}, [[]], {"a": {}}, "9" * 5000, [0] * 10_000, {"__class__": "os.system"}, "a" * 100_000,
+    None, True, False, 0, -1, 1, 2**31, 2**70, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "x", "../../escaped", "\x1b[2J",
+    "\ud800", "edpcnn\n", [], {}, [[]], {"a": {}}, "9" * 5000, [0] * 10_000, {"__class__": "os.system"}, "a" * 100_000,
 )  # fmt: skip
 LITERALS = (
     b"NaN",
@@ -134,7 +134,8 @@ def noise(data: bytes, rng: Rng) -> bytes:
 
 
 BYTES: tuple[Damage, ...] = (
-    flip_bits, flip_bits, set_bytes, set_number, set_number, set_float, truncate, extend, remove, repeat, swap, zero, noise,
+    flip_bits, flip_bits, set_bytes, set_number, set_number, set_float,
+    truncate, extend, remove, repeat, swap, zero, noise,
 )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Format:
 
 
 def check_slices(folder: Path, data: SliceSet) -> None:
-    """Every slice has a finite image, a mask of its size and a spacing one can believe."""
+    """See that every slice has a finite image, a mask of its size and a spacing one can believe."""
     assert len(data) > 0
     for item in data.slices:
         _check_image(item.image)
@@ -86,7 +86,7 @@ def _check_lengths(values: tuple[float, ...]) -> None:
 
 
 def check_picture(folder: Path, found: Picture) -> None:
-    """As a slice; what is known of a NIfTI file without nibabel agrees."""
+    """Check as a slice; what is known of a NIfTI file without nibabel agrees."""
     _check_image(found.image)
     _check_lengths(found.spacing or ())
     if (folder / "volume.nii").is_file():
@@ -125,7 +125,7 @@ def check_volume(data: bytes, found: Picture) -> None:
 
 
 def check_run(folder: Path, run: Run) -> None:
-    """The network draws a mask, and what was said about it can be written down again."""
+    """See that the network draws a mask, and that what was said about it can be written down again."""
     assert all(name.isprintable() for name in run.held_out)
     image = samples.hearts().slices[0].image
     mask = segment.segment(run, Picture(image, (7.5, 7.5)), (12.0, 12.0))
@@ -134,34 +134,34 @@ def check_run(folder: Path, run: Run) -> None:
 
 
 def check_training(folder: Path, training: train.Training) -> None:
-    """The training can go on."""
+    """See that the training can go on."""
     train.step(training, len(training.rows) + 1)
 
 
 def check_cached(folder: Path, data: SliceSet) -> None:
-    """As a slice; and the data are those of the source, unless somebody wrote other ones with care."""
+    """Check as slices of the source."""
     check_slices(folder, data)
     assert len(data) <= 4
 
 
 def check_centers(folder: Path, points: list[torch.Tensor]) -> None:
-    """One finite point (x, y) each."""
+    """Look for one finite point (x, y) for each slice."""
     assert len(points) == 4
     assert all(point.shape == (2,) and bool(point.isfinite().all()) for point in points)
 
 
 def check_comparison(folder: Path, found: list[compare.Comparison]) -> None:
-    """A probability, and differences that Dice scores can have."""
+    """Look for a probability, and means that Dice scores can have."""
     assert all(0 <= item.p <= 1 and 0 <= item.mean <= 1 for item in found)
 
 
 def check_evaluations(folder: Path, found: torch.Tensor) -> None:
-    """The values are those of the function, whatever was kept."""
+    """Compare with the function itself, whatever was kept."""
     assert torch.equal(found, samples.rows().round()), found
 
 
 def check_box(folder: Path, box: Any) -> None:
-    """The wrapped function still has a value and, while it is trained, a gradient."""
+    """See that the wrapped function has its value."""
     x = torch.randn(2, 3, requires_grad=True)
     assert torch.equal(box(x), x.round())
 

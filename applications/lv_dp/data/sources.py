@@ -84,7 +84,8 @@ def load_centers(path: Path, data: SliceSet) -> list[Tensor]:
     """Read the centre (x, y) in pixels of every slice from a CSV with the columns name,x,y.
 
     Raises:
-        DataError: no such file, missing columns, a value that is no finite number, or a slice without a row or with two.
+        DataError: no such file, missing columns, a value that is no finite number, or a slice without a row or
+            with two.
     """
     try:
         file = StringIO(read_text(path), newline="")
