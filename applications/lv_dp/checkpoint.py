@@ -84,7 +84,7 @@ def _check_names(pickled: bytes) -> None:
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ"):
             raise ValueError(f"torch does not write {operation.name}")
-        if operation.name == "GLOBAL" and argument not in NAMES and not argument.endswith("Storage"):
+        if operation.name == "GLOBAL" and argument not in NAMES and not str(argument).endswith("Storage"):
             raise ValueError(f"{argument} is not part of a tensor")
 
 

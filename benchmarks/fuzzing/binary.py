@@ -423,7 +423,7 @@ def torch_value(data: bytes, rng: Rng) -> bytes:
     state = torch.load(io.BytesIO(data), weights_only=True)
     count_values(state)  # what an earlier damage made endless is left alone
     holder, key = pick(rng, _places(state))
-    odd = (
+    odd: tuple[torch.Tensor, ...] = (
         torch.zeros(1).expand(10**6, 10**6),
         torch.zeros(0),
         torch.tensor(float("nan")),

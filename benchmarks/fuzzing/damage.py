@@ -34,7 +34,7 @@ WORDS = (
     "\x00", "\x1b[31mred\x1b[0m", "\ufeff", "\u202e", "é", "'; import os", "__import__('os').mkdir('executed')",
     "../../escaped", "/etc/passwd", "a" * 200_000, "%s%n", "{}", "[]", "\r", "\t", "\"", "\u2028", "\x85",
 )  # fmt: skip
-LEAVES = (
+LEAVES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**70, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "x", "../../escaped", "\x1b[2J",
     "\ud800", "edpcnn\n", [], {}, [[]], {"a": {}}, "9" * 5000, [0] * 10_000, {"__class__": "os.system"}, "a" * 100_000,
 )  # fmt: skip

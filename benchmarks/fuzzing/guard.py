@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EXECUTES = (
+EXECUTES: tuple[str, ...] = (
     "os.system",
     "os.exec",
     "os.posix_spawn",
@@ -22,7 +22,7 @@ EXECUTES = (
 )
 EXECUTES += ("socket.connect", "socket.bind", "pickle.find_class", "ctypes.dlopen")
 MARK = "executed"  # in all code that a hostile file holds; other code is compiled for type hints and literals
-CHANGES = (
+CHANGES: tuple[str, ...] = (
     "os.mkdir",
     "os.remove",
     "os.rmdir",

@@ -85,7 +85,7 @@ def write_dicom(path: Path) -> None:
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
-    meta.MediaStorageSOPInstanceUID = "2.16.124"
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("2.16.124")
     data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.Rows = data.Columns = SIDE
     data.BitsAllocated = data.BitsStored = 16

@@ -38,13 +38,13 @@ def _fuzz(d: dict[str, Any]) -> str:
             f"python -m benchmarks.fuzz_loaders --inputs {c['inputs']} --seed {c['seed']}", "fuzz_loaders", d
         ),
         f"{d['inputs']} files in {d['seconds']:.0f} s: valid ones, drawn or trained by the command, with damaged bits, "
-        "bytes, lines and header fields, under right checksums too, bombs of 400 MiB, archives with code or with paths that "
-        "lead out, other formats under their names, folders, pipes, devices and links in their places. Each must "
+        "bytes, lines and header fields, under right checksums too, bombs of 400 MiB, archives with code or with paths "
+        "that lead out, other formats under their names, folders, pipes, devices and links in their places. Each must "
         "give an error of one line (status 2 of the command line) or a result that passes the checks of its format; an "
-        "independent reader of NIfTI headers is one of them. The process that loads may "
-        f"grow by {c['memory'] / 2**20:.0f} MiB of address space (in memory it grew by "
-        f"{d['largest_growth_bytes'] / 2**20:.0f} MiB), has {c['seconds']:g} s for an input, and is watched by an audit hook: "
-        "nothing was written outside the folder it may write to, and nothing was executed.",
+        "independent reader of NIfTI headers is one of them. The process that loads may grow by "
+        f"{c['memory'] / 2**20:.0f} MiB of address space (in memory it grew by "
+        f"{d['largest_growth_bytes'] / 2**20:.0f} MiB), has {c['seconds']:g} s for an input, and is watched by an "
+        "audit hook for what it writes outside the folder it may write to, and for what it executes.",
         _table(head, rows),
         f"Anything else: {d['findings']}. What earlier runs of the command found has a test each, in "
         "`tests/lv_dp/test_hostile_files.py`.",
@@ -65,9 +65,9 @@ def _kills(d: dict[str, Any]) -> str:
             "kill_and_resume",
             d,
         ),
-        "`heart` is the smoke profile of the left-ventricle application on drawn hearts, `toy` a layer trained through a "
-        "staircase with its evaluations in a cache. Each got SIGKILL at random moments, and the same command again. *Same* "
-        "counts the runs that ended with the weights, optimisers, generators, losses and scores of an undisturbed one in "
-        "every bit.",
+        "`heart` is the smoke profile of the left-ventricle application on drawn hearts, `toy` a layer trained through "
+        "a staircase with its evaluations in a cache. Each got SIGKILL at random moments, and the same command again. "
+        "*Same* counts the runs that ended with the weights, optimisers, generators, losses and scores of an "
+        "undisturbed one in every bit.",
         _table(("training", "killed during", "kills", "same"), rows),
     )

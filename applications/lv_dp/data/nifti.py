@@ -57,14 +57,13 @@ def read_nifti(path: Path) -> Volume:
             raise DataError(
                 f"{path}: needs two dimensions or more and at most {MAX_VOXELS} voxels, got {shape}"
             )
-        if image.dataobj.offset < FIRST_VOXEL:
-            raise DataError(
-                f"{path}: voxels must begin at byte {FIRST_VOXEL} or later, got {image.dataobj.offset}"
-            )
+        proxy: Any = image.dataobj
+        if proxy.offset < FIRST_VOXEL:
+            raise DataError(f"{path}: voxels must begin at byte {FIRST_VOXEL} or later, got {proxy.offset}")
         kind = image.get_data_dtype()
         if kind.kind not in "iuf" or kind.itemsize > 8:
             raise DataError(f"{path}: voxels must be real numbers of at most 64 bits, got {kind}")
-        voxels = np.asarray(image.dataobj)
+        voxels = np.asarray(proxy)
     except UsageError:
         raise
     except (
