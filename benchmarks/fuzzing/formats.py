@@ -45,6 +45,7 @@ class Format:
         damage: what is done to the file.
         bombs: damage that makes large files or takes long; done to one input in fifty.
         release: the file's checksum stands in model.json, and is mended half of the time.
+        bounded: to run out of memory is a finding; not where torch.load reads, which allocates what a pickle asks for.
         errors: what the loader may raise; its messages are one line each where it is `UsageError`.
     """
 
@@ -57,6 +58,7 @@ class Format:
     bombs: tuple[Damage, ...] = ()
     release: bool = False
     errors: tuple[type[Exception], ...] = (UsageError,)
+    bounded: bool = True
 
 
 # --- what a right result is
@@ -330,7 +332,7 @@ FORMATS: dict[str, Format] = {
     ),
     "wrapped function's state": Format(
         samples.write_state, ("state.pt",), read_state, check_box, None,
-        (*BYTES, *binary.TORCH * 2), errors=(Exception,),
+        (*BYTES, *binary.TORCH * 2), errors=(Exception,), bounded=False,
     ),
 }  # fmt: skip
 

@@ -116,7 +116,7 @@ def by_loader(kind: Format, folder: Path) -> dict[str, Any]:
 
 def complaint(kind: Format, error: Exception) -> dict[str, Any]:
     """Return the message, and what is wrong with it."""
-    if any(isinstance(cause, MemoryError) for cause in causes(error)):
+    if kind.bounded and any(isinstance(cause, MemoryError) for cause in causes(error)):
         return {"finding": f"asked for more memory than it may: {error}"}
     if isinstance(error, UsageError):
         text = str(error)
