@@ -11,6 +11,10 @@ from ndgrad.diagnostics import (
     trace,
 )
 from ndgrad.errors import (
+    BudgetExceededError,
+    DependentFailureWarning,
+    EvaluationTimeoutError,
+    ExecutorError,
     FunctionError,
     NdgradError,
     NonFiniteError,
@@ -19,6 +23,7 @@ from ndgrad.errors import (
     SecondDerivativeError,
     TooManyFailuresError,
     UnsupportedTransformError,
+    WorkerDiedError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
 from ndgrad.estimators import (
@@ -50,11 +55,15 @@ __all__ = [
     "Averaged",
     "BlackBox",
     "BlackboxInterpolation",
+    "BudgetExceededError",
     "ControlVariate",
+    "DependentFailureWarning",
     "Diagnosis",
     "DiffBypass",
     "Estimator",
+    "EvaluationTimeoutError",
     "EvolutionStrategy",
+    "ExecutorError",
     "FenchelYoungLoss",
     "FiniteDifference",
     "FlatEstimator",
@@ -76,6 +85,7 @@ __all__ = [
     "TooManyFailuresError",
     "UnsupportedTransformError",
     "VJPEstimator",
+    "WorkerDiedError",
     "check_gradients",
     "diagnose",
     "recommend",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ndgrad.arguments import Argument, Leaf
-from ndgrad.interface import Interface, is_array, to_interface
+from ndgrad.interface import Interface, is_array
 from ndgrad.transforms import plain
+
+Span: TypeAlias = "slice | int | np.ndarray[Any, Any]"
+"""Which evaluations: some of them, or a single point."""
+Hand: TypeAlias = Callable[[Any, bool], Any]
+"""What the function is handed for a leaf, given it and whether all rows share it."""
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Call:
     all_arguments: list[Argument]
 
     def arguments(
-        self, rows: Sequence[Tensor], span: slice | int, interface: Interface
+        self, rows: Sequence[Tensor], span: Span, hand: Hand
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Build ``(args, kwargs)`` for one call of the function.
 
@@ -35,11 +40,11 @@ class Call:
                 inputs parameterise: they replace the first such argument, the others are left out.
             span: which evaluations these are; evaluation r takes its companions from row r mod B. An integer asks
                 for a single point without a leading dimension.
-            interface: what the function is handed.
+            hand: converts each leaf.
 
         """
         draws = len(rows) < len(self.inputs)
-        queue = [to_interface(row, interface) for row in rows]
+        queue = [hand(row, False) for row in rows]
         args, kwargs = [], {}
         for argument in self.all_arguments:
             if draws and argument.has_inputs:
@@ -48,34 +53,21 @@ class Call:
                     continue
                 value, queue = (queue[0] if len(queue) == 1 else tuple(queue)), []
             else:
-                value = argument.rebuild(
-                    [self._fill(leaf, queue, span, interface) for leaf in argument.leaves]
-                )
+                value = argument.rebuild([self._fill(leaf, queue, span, hand) for leaf in argument.leaves])
             if argument.position is not None:
                 args.append(value)
             else:
                 kwargs[str(argument.name)] = value
         return tuple(args), kwargs
 
-    def _fill(self, leaf: Leaf, queue: list[Any], span: slice | int, interface: Interface) -> Any:
+    def _fill(self, leaf: Leaf, queue: list[Any], span: Span, hand: Hand) -> Any:
         if leaf.role == "input":
             return queue.pop(0)
         value = plain(leaf.value).detach() if isinstance(leaf.value, Tensor) else leaf.value
         if leaf.role == "row":
-            index = (
-                span % self.num_rows
-                if isinstance(span, int)
-                else np.arange(span.start, span.stop) % self.num_rows
-            )
-            value = value[index]
-        return to_interface(value, interface)
-
-    def name_rows(self, start: int, stop: int) -> str:
-        """Say which rows of the batch evaluations start..stop belong to."""
-        if stop - start != 1:
-            return f"rows {start} to {stop - 1} (the batch has {self.num_rows})"
-        probe, row = divmod(start, self.num_rows)
-        return f"row {row}" + (f" (probe {probe} around it)" if probe else "")
+            index = np.arange(span.start, span.stop) if isinstance(span, slice) else span
+            value = value[index % self.num_rows]
+        return hand(value, leaf.role != "row")
 
     def hints(self, batched: bool, interface: Interface) -> list[str]:
         """Return what the caller may have meant to type, for the message of a failed call."""

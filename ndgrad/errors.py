@@ -18,6 +18,33 @@ class FunctionError(NdgradError, RuntimeError):
         self.inputs = inputs
 
 
+class EvaluationTimeoutError(FunctionError, TimeoutError):
+    """An evaluation took longer than ``timeout``; ``inputs`` holds its arguments."""
+
+
+class WorkerDiedError(FunctionError):
+    """A worker process died twice of the same rows; ``inputs`` holds them."""
+
+
+class ExecutorError(NdgradError, RuntimeError):
+    """An executor could not be used, or could not carry the function to where it runs."""
+
+
+class BudgetExceededError(NdgradError, RuntimeError):
+    """More evaluations were asked for than the budget has left; none of them was made.
+
+    ``budget``, ``spent`` and ``asked`` hold the three numbers.
+    """
+
+    def __init__(self, message: str, budget: int = 0, spent: int = 0, asked: int = 0) -> None:
+        super().__init__(message)
+        self.budget, self.spent, self.asked = budget, spent, asked
+
+
+class DependentFailureWarning(UserWarning):
+    """Failures depend on where the function was probed, so that an estimate without them is biased."""
+
+
 class OutputError(NdgradError, ValueError):
     """The wrapped function returned values of the wrong shape or structure."""
 

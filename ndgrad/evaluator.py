@@ -6,14 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ndgrad.call import Call
-from ndgrad.errors import FunctionError, NonFiniteError, OutputError, UnsupportedTransformError
+from ndgrad.errors import OutputError, UnsupportedTransformError
+from ndgrad.execution import Execution
+from ndgrad.execution.batch import Batch, draw_seeds, takes_seed
+from ndgrad.execution.evaluation import Evaluation, Means
+from ndgrad.execution.failures import NotFinite
+from ndgrad.execution.parcels import Raised
 from ndgrad.interface import Interface
-from ndgrad.outputs import Outputs, read_outputs
+from ndgrad.outputs import Outputs
 from ndgrad.transforms import inside_transform
+
+_CHUNKS = (
+    64  # with an executor: as many workers can be busy, and their number does not decide where rows are cut
+)
 
 
 class Evaluator:
@@ -23,86 +33,92 @@ class Evaluator:
         fn: the wrapped function.
         interface: what ``fn`` is handed.
         batched: whether one call takes many rows, or a single point.
-        chunk_size: the most rows of one call; None for all at once.
+        chunk_size: the most rows of one call; None for all at once, or for 64 calls where there is an executor.
+        execution: executor, failures and limits; without any, this is a loop over chunks.
 
-    ``num_evaluations`` counts every row that was handed to ``fn``.
+    ``counts`` holds how many rows were handed to ``fn``, and more.
 
     """
 
     def __init__(
-        self, fn: Callable[..., Any], interface: Interface, batched: bool, chunk_size: int | None
+        self,
+        fn: Callable[..., Any],
+        interface: Interface,
+        batched: bool,
+        chunk_size: int | None,
+        execution: Execution,
     ) -> None:
         self.fn = fn
         self.interface = interface
         self.batched = batched
         self.chunk_size = chunk_size
-        self.num_evaluations = 0
+        self.execution = execution
+        self.means = Means.of(execution)
+        self.counts = self.means.counts
+        self._is_direct = execution.is_direct
+        self._takes_seed = takes_seed(fn)
 
-    def evaluate(self, call: Call, rows: tuple[Tensor, ...]) -> Outputs:
-        """Evaluate ``fn`` on R rows, (R, ...) each; the outputs have R rows too."""
+    def evaluate(self, call: Call, rows: tuple[Tensor, ...], may_skip: bool = False) -> Outputs:
+        """Evaluate ``fn`` on R rows, (R, ...) each; the outputs have R rows too.
+
+        Where ``may_skip`` allows it, and the options do, rows that failed are NaN.
+        """
         num_rows = rows[0].shape[0] if rows else call.num_rows
         if num_rows == 0 and not self.batched:
             raise OutputError(
                 "an empty batch has no point to show the shape of the outputs of a function of one point; skip empty "
                 "batches, or wrap a function of rows (batched=True)"
             )
+        seeds = draw_seeds(call, num_rows) if self._takes_seed else None
+        batch = Batch(self.fn, self.interface, self.batched, call, rows, num_rows, seeds)
         with torch.no_grad(), without_autocast(call.device):
-            parts = [self._call(call, rows, start, stop) for start, stop in self._spans(num_rows)]
-        return Outputs.concatenate(parts)
+            if self._is_direct or num_rows == 0:
+                return Outputs.concatenate(
+                    [self._call(batch, start, stop) for start, stop in self._spans(num_rows)]
+                )
+            return Evaluation(batch, self.means, self._size(num_rows), may_skip).run()
+
+    def _size(self, num_rows: int) -> int:
+        """Return the most rows of one call."""
+        if not self.batched:
+            return 1
+        return self.chunk_size or (num_rows if self.execution.executor is None else -(-num_rows // _CHUNKS))
 
     def _spans(self, num_rows: int) -> Iterator[tuple[int, int]]:
-        size = self.chunk_size or num_rows if self.batched else 1
-        if num_rows == 0 and self.batched:  # an empty batch still has an output shape
+        size = self._size(num_rows)
+        if num_rows == 0:  # an empty batch still has an output shape
             yield 0, 0
         for start in range(0, num_rows, max(size, 1)):
             yield start, min(start + size, num_rows)
 
-    def _call(self, call: Call, rows: tuple[Tensor, ...], start: int, stop: int) -> Outputs:
+    def _call(self, batch: Batch, start: int, stop: int) -> Outputs:
         """Hand rows start..stop to ``fn`` in one call."""
-        # cloned: fn may change its input in place, and these rows may be the user's own tensor
-        span = slice(start, stop) if self.batched else start
-        arguments, keywords = call.arguments([row[span].clone() for row in rows], span, self.interface)
-        self.num_evaluations += stop - start
+        arguments, keywords = batch.arguments(slice(start, stop) if self.batched else start, batch.hand)
+        self.counts.evaluations += stop - start
         try:
             returned = self.fn(*arguments, **keywords)
         except Exception as error:
-            raise self._failure(error, call, arguments, keywords, start, stop) from error
-        outputs = read_outputs(returned, call.dtype, call.device)
-        outputs = outputs.check_rows(stop - start) if self.batched else outputs.with_row()
-        self._check_finite(outputs, call, rows, start)
-        return outputs
-
-    def _failure(
-        self, error: Exception, call: Call, arguments: Any, keywords: Any, start: int, stop: int
-    ) -> FunctionError:
-        arrived = ", ".join(
-            [*map(_describe, arguments), *(f"{k}={_describe(v)}" for k, v in keywords.items())]
-        )
-        message = (
-            f"the wrapped function {_name(self.fn)} raised {type(error).__name__}: {error}\n"
-            f"  it was called on {call.name_rows(start, stop)} as fn({arrived}), interface={self.interface!r}"
-        )
-        return FunctionError("\n  ".join([message, *call.hints(self.batched, self.interface)]), arguments)
-
-    def _check_finite(self, outputs: Outputs, call: Call, rows: tuple[Tensor, ...], start: int) -> None:
+            self.counts.failures += 1
+            raise batch.error(Raised(error), np.arange(start, stop)) from error
+        outputs = batch.read(returned, stop - start)
         row = outputs.first_non_finite_row()
-        if row is None:
-            return
-        where = start + row
-        raise NonFiniteError(
-            f"the wrapped function {_name(self.fn)} must return finite numbers, but returned NaN or infinity for "
-            f"{call.name_rows(where, where + 1)}; its input is in this error's .inputs. Clip or penalise inside the "
-            "function, or use a smaller sigma or eps so that probes stay in its domain",
-            tuple(value[where] for value in rows),
-        )
+        if row is not None:
+            self.counts.failures += 1
+            raise batch.error(NotFinite(), np.array([start + row]))
+        return outputs
 
 
 class BoundFunction:
-    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees."""
+    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees.
 
-    def __init__(self, evaluator: Evaluator, call: Call) -> None:
+    What is evaluated first is the value, which cannot be skipped where it fails; unless the estimator's value is a mean
+    over draws (``begins_with_draws``).
+    """
+
+    def __init__(self, evaluator: Evaluator, call: Call, begins_with_draws: bool = False) -> None:
         self._evaluator = evaluator
         self._call = call
+        self._may_skip = begins_with_draws
         self._first: Outputs | None = None
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -112,7 +128,8 @@ class BoundFunction:
                 "torch.func sees how this estimator calls the function, which it cannot follow; take the gradient with "
                 "backward or torch.autograd.grad, and rows, box(x.flatten(0, 1)), in the place of torch.func.vmap"
             )
-        outputs = self._evaluator.evaluate(self._call, rows)
+        outputs = self._evaluator.evaluate(self._call, rows, self._may_skip)
+        self._may_skip = True
         if self._first is None:
             self._first = outputs.structure()
         self._first.check_same_shapes(outputs)
@@ -135,15 +152,3 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def _name(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"array{tuple(value.shape)} {value.dtype}"
-    return type(value).__name__

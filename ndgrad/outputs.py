@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +63,34 @@ class Outputs:
                 if bad.any():
                     return int(bad.nonzero()[0])
         return None
+
+    def finite_rows(self) -> Tensor:
+        """Return which rows have finite numbers only, (R,) booleans on the CPU."""
+        rows = [leaf.isfinite().reshape(leaf.shape[0], -1).all(1) for leaf in self.leaves]
+        return torch.stack(rows).all(0).cpu()
+
+    def to(self, device: torch.device) -> Outputs:
+        """Move them."""
+        return self._map(lambda leaf: leaf.to(device))
+
+    def select(self, rows: Tensor) -> Outputs:
+        """Keep some of the rows."""
+        return self._map(lambda leaf: leaf[rows.to(leaf.device)])
+
+    @staticmethod
+    def assemble(parts: Sequence[tuple[Any, Outputs]], num_rows: int) -> Outputs:
+        """Put the rows of several calls, given with their places, together; rows that no call gave are NaN."""
+        first = parts[0][1]
+        for _, part in parts[1:]:
+            first.check_same_shapes(part)
+        leaves = []
+        for column in zip(*(part.leaves for _, part in parts), strict=True):
+            dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in column))
+            whole = column[0].new_full((num_rows, *column[0].shape[1:]), torch.nan, dtype=dtype)
+            for (index, _), leaf in zip(parts, column, strict=True):
+                whole[torch.as_tensor(index, device=whole.device)] = leaf.to(dtype)
+            leaves.append(whole)
+        return replace(first, leaves=tuple(leaves))
 
     @staticmethod
     def concatenate(parts: Sequence[Outputs]) -> Outputs:

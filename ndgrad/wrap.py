@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, TypedDict, Unpack, overload
 
 import torch
@@ -14,9 +16,11 @@ from ndgrad.arguments import Key, parameter_names
 from ndgrad.autograd import attach
 from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.call import Call
-from ndgrad.estimator import Estimator, EvaluateIn, as_tuple
-from ndgrad.estimators import ESTIMATORS
+from ndgrad.estimator import Estimator, EvaluateIn, as_tuple, unable_to_skip
+from ndgrad.estimators import ESTIMATORS, WRAPPERS
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
+from ndgrad.execution import Execution, OnError
+from ndgrad.execution.progress import Report
 from ndgrad.interface import resolve_interface
 from ndgrad.parameters import make_parameters
 from ndgrad.validation import positive_int
@@ -56,7 +60,7 @@ class BlackBox(torch.nn.Module):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
-        f = BoundFunction(self._evaluator, call)
+        f = BoundFunction(self._evaluator, call, begins_with_draws=not self.estimator.exact_value)
         with without_autocast(call.device):
             if call.inputs:
                 attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
@@ -72,8 +76,25 @@ class BlackBox(torch.nn.Module):
 
     @property
     def num_evaluations(self) -> int:
-        """How many rows have been handed to the function so far, values and probes."""
-        return self._evaluator.num_evaluations
+        """How many rows have been handed to the function so far: values, probes, and those handed over again."""
+        return self._evaluator.counts.evaluations
+
+    @property
+    def num_failures(self) -> int:
+        """How many evaluations have failed: raised, NaN or infinite, too slow, or the end of their worker.
+
+        A row that was tried again counts each time. Where one error ends a call of many rows, it counts as one.
+        """
+        return self._evaluator.counts.failures
+
+    @property
+    def num_cached(self) -> int:
+        """How many rows were read from the cache instead of being evaluated."""
+        return self._evaluator.counts.cached
+
+    def close(self) -> None:
+        """End the worker processes of ``executor=<number>``; the next call would begin new ones."""
+        self._evaluator.means.pool.close()
 
     def extra_repr(self) -> str:
         """Describe the function and how it is called."""
@@ -83,6 +104,7 @@ class BlackBox(torch.nn.Module):
         parts += ["vectorize=True"] * self._rules.vectorize
         parts += [f"parameters={self._parameter_names}"] * bool(self._parameter_names)
         parts += [f"chunk_size={evaluator.chunk_size}"] * (evaluator.chunk_size is not None)
+        parts += self._evaluator.execution.shown()
         parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
         return ", ".join(parts)
 
@@ -108,6 +130,15 @@ class Options(TypedDict, total=False):
     interface: str
     chunk_size: int | None
     evaluate_in: EvaluateIn
+    executor: int | Executor | None
+    on_error: OnError
+    retries: int
+    timeout: float | None
+    min_success: float
+    cache: str | os.PathLike[str] | None
+    cache_key: str | None
+    budget: int | None
+    progress: bool | Report | None
 
 
 @overload
@@ -128,6 +159,15 @@ def wrap(
     interface: str = "auto",
     chunk_size: int | None = None,
     evaluate_in: EvaluateIn = "backward",
+    executor: int | Executor | None = None,
+    on_error: OnError = "raise",
+    retries: int = 2,
+    timeout: float | None = None,
+    min_success: float = 0.5,
+    cache: str | os.PathLike[str] | None = None,
+    cache_key: str | None = None,
+    budget: int | None = None,
+    progress: bool | Report | None = None,
 ) -> Any:
     """Make any function a ``torch.nn.Module`` that trains end to end.
 
@@ -161,10 +201,39 @@ def wrap(
         vectorize: with ``batched=False``, whether the module's own input has rows, each handed to ``fn`` by itself.
         interface: what ``fn`` is handed: ``"torch"``, ``"numpy"``, ``"python"`` (numbers and lists), or ``"auto"``:
             NumPy if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
-        chunk_size: the most rows handed to ``fn`` in one call; None for no limit. The result does not depend on it.
+        chunk_size: the most rows handed to ``fn`` in one call; None for no limit, or, with an executor, for as many as
+            make 64 calls. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
             ``"forward"`` probes with the value, once for any number of backward passes; estimators that evaluate
             where the cotangent leads (``BlackboxInterpolation``, ``ImplicitMLE``) refuse it.
+        executor: where ``fn`` is called: None (here), a number of worker processes (through loky, which carries
+            lambdas and closures), or a ``concurrent.futures.Executor``: threads, spawned processes,
+            ``distributed.Client.get_executor(pure=False)``, ``mpi4py.futures.MPIPoolExecutor``. The result depends
+            neither on it nor on how many workers there are. A pool that forks is refused. Other processes are
+            sent arrays, and ``fn`` gets its tensors on the CPU there. A function with a keyword ``seed`` (without a
+            value of its own) is handed a seed for each row, (R,) integers, or one for a point, drawn here from
+            torch's global generator, with every executor and without.
+        on_error: what a failed evaluation means (an exception, NaN or infinity, more than ``timeout``, the end of its
+            worker): ``"raise"`` an error; ``"retry"``, up to ``retries`` times, then an error; ``"skip"`` that the
+            estimate is made of the probes that remain, which leaves it unbiased if failures do not depend on the
+            draw (a `DependentFailureWarning` says if they do). The value itself cannot be skipped, and is tried
+            again. Where one call of many rows fails, all but ``"raise"`` halve it until the row is found. A worker's
+            end is its rows' failure only if it happens twice.
+        retries: how often a row is tried again, with the same seed.
+        timeout: seconds that an evaluation may take; a call of r rows has r times as long. Worker processes of ours
+            are ended then, and replaced; on an executor of yours the evaluation is given up but goes on.
+        min_success: with ``"skip"``, the least fraction of each input's evaluations in one call that must succeed.
+        cache: where evaluations are kept, and looked up by everything that ``fn`` is handed for a row: None,
+            ``"memory"``, or a folder, which any number of processes may share. Nothing in it is run when it is
+            read, and a file that is torn or foreign is left out with a warning. Not for a function that draws
+            random numbers of its own.
+        cache_key: names the function in the cache. By default it is told by its name, byte code, defaults, closure,
+            and the functions and constants of its module that it names; what it reads or calls elsewhere (a file,
+            another module) is not seen, and calls for a key that you change with it.
+        budget: the most evaluations over the life of the module, values, probes and repetitions; rows from the cache
+            are free. An evaluation that would spend more is not begun.
+        progress: True for a bar in the terminal (with ``rich``), or a function that is handed a named tuple (done,
+            failed, total, rate, seconds_left) after every call of ``fn``. With ``chunk_size`` there is more to see.
 
     Returns:
         A `BlackBox` module; without ``fn``, a decorator that makes one.
@@ -176,6 +245,9 @@ def wrap(
             ``fn`` does not take, the module has already, or a call passes.
         FunctionError: (a RuntimeError) when ``fn`` raises; the original exception is its cause.
         OutputError: (a ValueError) when results have the wrong number of rows, or are not finite.
+        ExecutorError: (a RuntimeError) when the executor cannot carry the function, or takes no more work.
+        BudgetExceededError: (a RuntimeError) when evaluations are asked for that the budget does not have.
+        TooManyFailuresError: (a RuntimeError) when fewer evaluations than ``min_success`` of an input succeeded.
         SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
         UnsupportedTransformError: (a NotImplementedError) where ``torch.func`` asks for what an estimator has not.
 
@@ -211,6 +283,8 @@ def wrap(
         return functools.partial(
             wrap, estimator=estimator, parameters=parameters, argnums=argnums, in_dims=in_dims, batched=batched,
             vectorize=vectorize, interface=interface, chunk_size=chunk_size, evaluate_in=evaluate_in,
+            executor=executor, on_error=on_error, retries=retries, timeout=timeout, min_success=min_success,
+            cache=cache, cache_key=cache_key, budget=budget, progress=progress,
         )  # fmt: skip
     if not callable(fn):
         raise TypeError(f"ndgrad.wrap needs a callable as its first argument, got {type(fn).__name__}")
@@ -219,9 +293,13 @@ def wrap(
     _check_calling(batched, vectorize, in_dims, chunk_size)
     rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
     taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
-    evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size)
+    execution = Execution(
+        executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress
+    )
+    evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size, execution)
     trained = make_parameters(fn, parameters, taken, _RESERVED)
-    return BlackBox(fn, _as_estimator(estimator), rules, evaluator, evaluate_in, trained)
+    chosen = _as_estimator(estimator, on_error)
+    return BlackBox(fn, chosen, rules, evaluator, evaluate_in, trained)
 
 
 def _check_calling(batched: bool, vectorize: bool, in_dims: InDims, chunk_size: int | None) -> None:
@@ -259,7 +337,7 @@ def _as_keys(argnums: ArgNums) -> tuple[Key, ...] | None:
     return tuple(argnums) if isinstance(argnums, Sequence) and not isinstance(argnums, str) else (argnums,)
 
 
-def _as_estimator(estimator: Any) -> Estimator:
+def _as_estimator(estimator: Any, on_error: str) -> Estimator:
     if isinstance(estimator, str):
         if estimator not in ESTIMATORS:
             raise ValueError(
@@ -269,6 +347,12 @@ def _as_estimator(estimator: Any) -> Estimator:
     if not isinstance(estimator, Estimator):
         hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
         raise TypeError(f"estimator must be an ndgrad.Estimator or a name, got {estimator!r}{hint}")
+    if on_error == "skip" and (unable := unable_to_skip(estimator)):
+        able = [cls.__name__ for cls in (*ESTIMATORS.values(), *WRAPPERS) if cls.skips_failures]
+        raise ValueError(
+            f"on_error='skip' leaves out failed probes, but {type(unable[-1]).__name__} needs every one; type "
+            f"on_error='retry', or take one that can do without: {', '.join(able) or 'none yet'}"
+        )
     parts = [part for part in estimator.modules() if isinstance(part, Estimator)]  # it and what it holds
     if any(part in _owned for part in parts):
         raise ValueError(

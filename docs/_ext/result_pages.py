@@ -30,6 +30,7 @@ def measured() -> str:
         _descent(_read("descent_path")),
         _accuracy(_read("quadratic_sine_accuracy")),
         _overhead(_read("overhead")),
+        _executors(_read("executors")),
         _parameterised("threshold_chain"),
         _parameterised("smooth_path"),
         _dynamic_programming(_read("dynamic_programming")),
@@ -92,6 +93,40 @@ def _overhead(d: dict[str, Any]) -> str:
         f"Value and gradient of a matrix product with {c['num_samples']} samples for each of {c['batch']} rows of "
         f"{c['num_inputs']} inputs and {c['num_outputs']} outputs, beside the same formula written by hand in torch.",
         _table(("directions", "ms", "times bare", "limit of the test"), rows),
+    )
+
+
+def _executors(d: dict[str, Any]) -> str:
+    c = d["configuration"]
+    rows = [
+        (
+            name,
+            f"{m['seconds']:.2f}",
+            f"{m['model_seconds']:.2f}",
+            f"{m['speed_up']:.2f}",
+            f"{100 * m['efficiency']:.0f} %",
+            f"{1000 * m['dispatch']:.2f}",
+        )
+        for name, m in d["measured"].items()
+    ]
+    many = [
+        (
+            e["rows_per_chunk"],
+            *(f"{value:.0f}" for value in e["speed_ups"].values()),
+            f"{e['saturates_at']:.0f}",
+        )
+        for e in d["many_workers"]
+    ]
+    return _join(
+        "## Worker processes",
+        _made("python -m benchmarks.executors", "executors", d),
+        f"{c['rows']} rows of {1000 * c['seconds']:.0f} ms, one per chunk, with workers that have begun: "
+        f"{d['serial_seconds']:.2f} s one after the other. The function sleeps, so that what is measured is the cost "
+        "of handing rows out. All values equal the serial ones to the bit.",
+        _table(("workers", "s", "s by the model", "speed-up", "of the ideal", "ms per chunk"), rows),
+        "One process hands all chunks out. Its time per chunk is what limits many workers: with N of them busy for T "
+        "seconds per chunk, it must hand out N/T chunks per second. Speed-ups by the model, by rows per chunk:",
+        _table(("rows per chunk", *(f"{count} workers" for count in c["many"]), "limit"), many),
     )
 
 

@@ -43,7 +43,7 @@ class Problem:
     @property
     def spent(self) -> int:
         """Evaluations per row so far."""
-        return self.evaluator.num_evaluations // max(self.num_rows, 1)
+        return self.evaluator.counts.evaluations // max(self.num_rows, 1)
 
     def responses(self, offsets: Tensor) -> Tensor:
         """Return ``<v, f(x + offset)>`` for offsets (S, B, n), shape (S, B), on the CPU in float64."""

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import descent_path, overhead, quadratic_sine_accuracy, recommendations
+from benchmarks import descent_path, executors, overhead, quadratic_sine_accuracy, recommendations
 from benchmarks.tasks import TASKS
 
 
@@ -74,3 +74,22 @@ def test_recommendations(tmp_path, capsys):
     assert results["good_tasks"] == sum(task["mean_ratio"] >= 0.8 for task in results["tasks"].values())
     assert "of 2 tasks reach" in capsys.readouterr().out
     assert json.loads((tmp_path / "recommendations.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_executors_report_speed_ups_of_the_same_bits(tmp_path):
+    config = executors.Config(
+        rows=6, seconds=0.02, repeats=1, workers=(2,), dask=False, many=(4,), out=tmp_path
+    )
+    results = executors.main(config)
+    measured = results["measured"]["loky 2"]
+    assert measured["equal_to_the_bit"]
+    assert measured["efficiency"] == pytest.approx(results["serial_seconds"] / measured["seconds"] / 2)
+    assert json.loads((tmp_path / "executors.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_simulated_workers_are_as_fast_as_they_or_their_dispatcher_can_be():
+    assert executors.simulate(10, 1, 0.05, 0.0, 0.0) == pytest.approx(0.5)
+    assert executors.simulate(10, 1, 0.05, 0.01, 0.02) == pytest.approx(10 * 0.08)
+    assert executors.simulate(12, 4, 0.05, 0.0, 0.0) == pytest.approx(0.15)
+    # 1000 workers wait for a dispatcher of 1 ms per chunk: 1000 chunks per second, of 0.05 s each
+    assert executors.simulate(20000, 1000, 0.05, 0.001, 0.0) == pytest.approx(20.05)
