@@ -68,7 +68,7 @@ def main(config: Config) -> dict[str, Any]:
         with _dask(2) as executor:
             measured["dask 2"] = _kind(executor, 2, x, serial, config)
     costs = measured[f"loky {config.workers[0]}"]
-    results = {
+    results: dict[str, Any] = {
         "serial_seconds": serial.seconds,
         "measured": measured,
         "many_workers": _many(config, costs["dispatch"], costs["latency"]),

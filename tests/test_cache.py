@@ -160,11 +160,11 @@ def helper(x: Any) -> Any:
 CONSTANT = 2.0
 
 
-def recursive(x: Any) -> Any:
-    def inner(k: int) -> Any:
-        return x if k == 0 else inner(k - 1)
+def recursive() -> Any:
+    def inner(x: Any, k: int = 3) -> Any:  # its closure holds itself
+        return x if k == 0 else inner(x, k - 1)
 
-    return inner(3)
+    return inner
 
 
 class Simulator:
@@ -184,7 +184,7 @@ def test_functions_that_differ_have_different_identities(monkeypatch: pytest.Mon
         scaled(1.0), scaled(2.0), lambda x: x + 1, lambda x: x + 2, lambda x, k=1: x * k, lambda x, k=2: x * k,
         lambda x: [y for y in x if y in {"a", "b"}], lambda x: np.sin(x), lambda x: np.cos(x), np.sin, np.cos,
         torch.round,
-        functools.partial(counted, x=1), functools.partial(counted, x=2), counted, helped, recursive, Simulator(1.0),
+        functools.partial(counted, x=1), functools.partial(counted, x=2), counted, helped, recursive(), Simulator(1.0),
         Simulator(2.0), Simulator(1.0).__call__, Simulator(2.0).__call__, network, other,
         scaled(np.arange(3.0)), scaled(np.arange(3.0).astype(np.float32)), scaled(torch.arange(3)), scaled({"a": 1}),
         scaled({"a": 2}), scaled(torch.ones(2, dtype=torch.bfloat16)), scaled(np),
@@ -213,6 +213,7 @@ def test_values_that_differ_have_different_identities() -> None:
         np.zeros(2, np.int64),
     ]
     assert len({value_identity(value) for value in values}) == len(values)
+    assert value_identity([torch, np]) != value_identity([np, torch])
     assert value_identity(np.zeros((2, 3)).T) == value_identity(np.zeros((3, 2)))
 
 

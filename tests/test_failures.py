@@ -82,7 +82,11 @@ def test_a_wrong_shape_is_no_failure_but_a_mistake() -> None:
 
 def test_errors_survive_pickling() -> None:
     for cls in (ndgrad.EvaluationTimeoutError, ndgrad.WorkerDiedError, ndgrad.BudgetExceededError):
-        assert isinstance(pickle.loads(pickle.dumps(cls("message"))), cls)
+        back = pickle.loads(pickle.dumps(cls("message")))
+        assert isinstance(back, cls)
+        assert isinstance(cls.__new__(cls, "message"), cls)  # as an unpickler may make it
+        assert str(back) == "message"
+    assert pickle.loads(pickle.dumps(ndgrad.EvaluationTimeoutError("message", (1,)))).inputs == (1,)
     assert issubclass(ndgrad.EvaluationTimeoutError, TimeoutError)
 
 
@@ -431,6 +435,14 @@ def test_the_statistics_are_standard_normal_under_chance() -> None:
     sampled = torch.tensor(z)
     assert_mean(sampled, 0.0, "under chance")
     assert ((sampled.std(0) - 1).abs() < 0.15).all()
+
+
+def test_directions_of_one_length_say_nothing_about_the_radius() -> None:
+    dependence = Dependence()
+    probes = torch.tensor([[0.1], [-0.1]]).repeat(30, 1)
+    dependence.observe((torch.zeros(2, 1),), (probes,), [0, 3, 8])
+    assert (dependence.failures, dependence.z_radius) == (3, 0.0)
+    assert abs(dependence.z_direction) < 2
 
 
 def test_draws_without_displacement_are_left_out() -> None:

@@ -135,11 +135,9 @@ def unpack(answer: tuple[Any, ...]) -> Any:
 def _error(content: bytes | None, description: str) -> BaseException:
     try:
         if content is not None:
-            error: BaseException = pickle.loads(
-                content
-            )  # from a worker that this process trusts with its work
+            error: BaseException = pickle.loads(content)  # from a worker, which is trusted with the work
             return error
-    except Exception:
+    except Exception:  # whatever it was, its description says more than why it cannot be read
         pass
     return RemoteError(description)
 
@@ -147,6 +145,6 @@ def _error(content: bytes | None, description: str) -> BaseException:
 def _pickler() -> Any:
     try:
         import cloudpickle
-    except ImportError:  # pragma: no cover - it comes with the extras
+    except ImportError:  # it comes with the extras
         return pickle
     return cloudpickle

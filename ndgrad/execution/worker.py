@@ -128,9 +128,7 @@ def _pickled(error: BaseException) -> bytes | None:
     """Pickle an error that can also be unpickled: one with a constructor of its own often cannot."""
     try:
         import cloudpickle as pickler
-    except (
-        ImportError
-    ):  # pragma: no cover - it comes with every executor that runs elsewhere, but for the builtin
+    except ImportError:  # it comes with every executor that runs elsewhere, but for the builtin one
         pickler = pickle
     try:
         content: bytes = pickler.dumps(error)
