@@ -53,9 +53,10 @@ class BlackBox(torch.nn.Module):
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
-        f = BoundFunction(self._evaluator, call, begins_with_draws=not self.estimator.exact_value)
+        estimator = self.estimator  # once: a module's attributes are slow
+        f = BoundFunction(self._evaluator, call, begins_with_draws=not estimator.exact_value)
         with without_autocast(call.device):
-            attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
+            attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
             outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
         return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)
