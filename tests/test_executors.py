@@ -204,6 +204,17 @@ def test_work_is_divided() -> None:
     assert os.getpid() not in ids
 
 
+@pytest.mark.parametrize("where", ["here", "threads", "processes"])
+def test_no_graph_is_recorded_anywhere(where: str, threads: Executor) -> None:
+    def fn(x: Tensor) -> Tensor:
+        return x[:, 0] + float(torch.is_grad_enabled())
+
+    executor = {"here": None, "threads": threads, "processes": 1}[where]
+    with torch.enable_grad():
+        y = ndgrad.wrap(fn, executor=executor, on_error="retry")(rows())
+    assert torch.equal(y, rows()[:, 0])
+
+
 # -- seeds
 
 
@@ -375,6 +386,23 @@ def test_what_a_worker_does(interface: str) -> None:
     for k in range(9):  # old functions are forgotten
         run_here(lambda x, *args, seeds, k=k: k, torch.eye(2), 3, interface)
     assert len(sys.modules["_ndgrad_worker"].kept) == 4
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_arrays_that_arrive_read_only_may_be_changed(interface: str) -> None:
+    def fn(x: Any) -> Any:
+        x *= 2
+        return x
+
+    parcel = Courier(fn, interface, lambda index, hand: ((hand(torch.ones(2), False),), {})).pack(None)
+    for value in parcel.values:
+        value.flags.writeable = False
+    kind, tree, dtypes = worker.run(parcel.digest, parcel.blob, parcel.values)
+    tree.flags.writeable = False
+    assert torch.equal(
+        torch.as_tensor(unpack((kind, tree.copy() if not dtypes else tree, dtypes))), 2 * torch.ones(2)
+    )
+    assert parcel.values[0].tolist() == [1.0, 1.0]
 
 
 def test_errors_come_back_with_their_traceback_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:

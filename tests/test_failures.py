@@ -193,6 +193,7 @@ def test_a_worker_that_was_replaced_behind_our_back_is_sent_the_function_again()
     (w,) = box._evaluator.means.pool._workers
     w._executor.submit(_forget).result()
     assert torch.equal(box(x), expected)
+    assert box.num_evaluations == 4
 
 
 def _forget() -> None:
@@ -351,6 +352,20 @@ def test_too_few_that_succeed_are_refused() -> None:
     with pytest.raises(ndgrad.TooManyFailuresError, match=r"min_success=0\.21"):
         loss(min_success=0.21)
     assert loss(min_success=0.2).isfinite().all()
+
+
+def test_a_row_fails_if_any_of_its_outputs_does() -> None:
+    def fn(x: Any) -> Any:
+        bad = (np.arange(len(x)) % 5 == 1) & (len(x) > 2)
+        return x[:, 0], np.where(bad[:, None], np.inf, x)
+
+    estimator = ndgrad.EvolutionStrategy(10, 0.1, antithetic=False)
+    box = ndgrad.wrap(fn, estimator=estimator, interface="numpy", on_error="skip")
+    x = rows(0, 1).requires_grad_()
+    first, second = box(x)
+    (first.sum() + second.sum()).backward()
+    assert x.grad.isfinite().all()
+    assert box.num_failures == 4
 
 
 def test_all_failed_is_an_error_whatever_the_least_fraction() -> None:

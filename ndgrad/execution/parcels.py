@@ -128,7 +128,9 @@ def unpack(answer: tuple[Any, ...]) -> Any:
     tree, dtypes = rest
     leaves, rebuild = flatten(tree)
     for i, name in dtypes.items():
-        leaves[i] = torch.from_numpy(leaves[i]).to(getattr(torch, name))
+        leaves[i] = torch.from_numpy(as_array(leaves[i])).to(
+            getattr(torch, name)
+        )  # a copy: Dask's are read-only
     return rebuild(leaves)
 
 

@@ -98,6 +98,10 @@ def _fill(template: Any, slot: type[Slot], values: list[Any], interface: str) ->
 
 def _value(slot: Slot, values: list[Any], interface: str) -> Any:
     value = values[slot.index]
+    if (
+        isinstance(value, np.ndarray) and not value.flags.writeable
+    ):  # as Dask unpickles; the function may change it
+        value = value.copy()
     if not slot.is_tensor or interface == "numpy":
         return value
     if interface == "python":
