@@ -23,13 +23,24 @@ Rows = tuple[Tensor, ...]
 
 def came_back(values: Rows) -> Tensor | None:
     """Mark the rows (R,) that are not NaN throughout; None where all rows are such."""
-    full = next((y for y in values if y.numel()), None)
-    # a sum that is a number proves its terms to be numbers, in one small kernel; another may be overflow: look again
-    if full is None or not math.isnan(full.reshape(len(full), -1)[:, 0].sum()):
+    if _all_numbers(values, 1):
         return None
     failed = [y.reshape(len(y), y.shape[1:].numel()).isnan().all(1) for y in values]
     good = ~torch.stack(failed).all(0)
     return None if good.all() else good
+
+
+def _all_numbers(values: Rows, ndim: int) -> bool:
+    """Whether the first number of each row is one, with rows along the first ``ndim`` dimensions.
+
+    A sum that is a number proves its terms to be numbers, in one small kernel. Another may be overflow, so look again.
+    """
+    first = next((y for y in values if y.numel()), None)
+    if first is None:
+        return True
+    while first.ndim > ndim:
+        first = first.select(-1, 0)
+    return not math.isnan(first.sum())
 
 
 def good_samples(values: Rows, least: int = 1) -> Tensor | None:
@@ -39,6 +50,8 @@ def good_samples(values: Rows, least: int = 1) -> Tensor | None:
         TooManyFailuresError: where a row has fewer than ``least`` left.
 
     """
+    if _all_numbers(values, 2):
+        return None
     good = came_back(tuple(y.flatten(0, 1) for y in values))
     if good is None:
         return None

@@ -608,6 +608,7 @@ def test_rows_that_came_back() -> None:
     assert came_back((torch.zeros(3, 0), two[1])).tolist() == [False, False, True]
     assert came_back((torch.zeros(3, 0), torch.zeros(3))) is None
     assert came_back((torch.zeros(0, 2),)) is None
+    assert came_back((torch.zeros(3, 0),)) is None
     assert came_back((torch.tensor([torch.inf, -torch.inf]),)) is None
     assert came_back((torch.tensor([[nan, 1.0], [2.0, 3.0]]),)) is None
     assert came_back((torch.arange(3),)) is None

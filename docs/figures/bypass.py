@@ -1,4 +1,9 @@
-"""A model with a rounding step: its gradient path is broken, and bypassed where the step is wrapped."""
+"""A model with a rounding step: its gradient path is broken, and bypassed where the step is wrapped.
+
+The README's copy is written by ``python docs/figures/bypass.py docs/_static/bypass.svg``.
+"""
+
+import sys
 
 import matplotlib.pyplot as plt
 import torch
@@ -28,3 +33,7 @@ for axis, middle, title in (
 ):
     draw(ndgrad.trace(model(middle), x), axis)
     axis.text(0.5, -0.01, title, transform=axis.transAxes, ha="center", va="top", fontsize=9)
+
+if sys.argv[1:]:
+    plt.rcParams["svg.hashsalt"] = "ndgrad"
+    figure.savefig(sys.argv[1], facecolor="white", bbox_inches="tight", metadata={"Date": None})

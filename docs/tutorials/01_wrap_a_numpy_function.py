@@ -103,4 +103,4 @@ figure.tight_layout()
 # What next
 # ---------
 # Is a width of 0.3 degrees right, are 4 pairs enough? :func:`ndgrad.diagnose` measures it, see
-# :doc:`04_when_the_bypass_is_wrong`.
+# :doc:`08_when_the_bypass_is_wrong`.

@@ -95,7 +95,7 @@ def _box(axis: Axes, place: tuple[float, float], data: dict[str, Any]) -> None:
             facecolor=fill, edgecolor="black", linestyle="-" if data["reached"] else (0, (3, 2)), zorder=2,
         )
     )  # fmt: skip
-    for text, shift, size in ((_short(data["label"]), 0.13, 9), (_second_line(data), -0.11, 7)):
+    for text, shift, size in ((_short(data["label"]), 0.15, 9), (_second_line(data), -0.11, 7)):
         axis.text(place[0], place[1] + shift, text, ha="center", va="center", fontsize=size, zorder=3)
 
 
@@ -104,7 +104,7 @@ def _second_line(data: dict[str, Any]) -> str:
     if data["status"] in ("estimated", "bypassed"):
         return str(data["detail"]).split("(")[0]
     text = data["detail"] if data["status"] == "broken" else data["type"]
-    return "\n".join(textwrap.wrap(text, 36)[:2])
+    return "\n".join(textwrap.wrap(text, 24)[:2])
 
 
 def _short(text: str, limit: int = 26) -> str:
