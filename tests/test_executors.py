@@ -390,7 +390,9 @@ def test_what_a_worker_does(interface: str) -> None:
 
 def test_rows_travel_as_contiguous_arrays() -> None:
     strided = (torch.ones(3, 2).T, np.ones((4, 4))[::2, 1:])
-    parcel = Courier(np.sin, "numpy", lambda index, hand: (tuple(hand(x, False) for x in strided), {})).pack(None)
+    parcel = Courier(np.sin, "numpy", lambda index, hand: (tuple(hand(x, False) for x in strided), {})).pack(
+        None
+    )
     assert [value.shape for value in parcel.values] == [(2, 3), (2, 3)]
     assert all(value.flags.c_contiguous for value in parcel.values)
 

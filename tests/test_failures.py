@@ -221,6 +221,16 @@ def test_time_on_threads_is_given_up_but_not_stopped() -> None:
         release.set()
 
 
+def test_on_threads_too_a_call_of_many_rows_has_as_many_times_the_time() -> None:
+    def fn(x: Any) -> Any:
+        time.sleep(1.0)
+        return x[:, 0]
+
+    with ThreadPoolExecutor(1) as executor:
+        y, _ = value(fn, rows(0, 1, 2), executor=executor, timeout=0.6, chunk_size=3)
+    assert_close(y, rows(0, 1, 2)[:, 0])
+
+
 def test_executors_that_do_not_say_what_runs_are_given_up_when_nothing_finishes() -> None:
     with pytest.raises(ndgrad.EvaluationTimeoutError):
         value(black_boxes.steps, rows(0), executor=Silent(), timeout=0.1)
@@ -451,6 +461,15 @@ def test_the_statistics_are_standard_normal_under_chance() -> None:
     sampled = torch.tensor(z)
     assert_mean(sampled, 0.0, "under chance")
     assert ((sampled.std(0) - 1).abs() < 0.15).all()
+
+
+def test_displacements_are_those_from_each_probes_own_input() -> None:
+    noise = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.tensor([[30.0, -20.0], [5.0, 80.0]])
+    dependence = Dependence()
+    with pytest.warns(ndgrad.DependentFailureWarning, match="on one side"):
+        dependence.observe((x,), (x.repeat(100, 1) + noise,), (noise[:, 0] > 1).nonzero()[:, 0].tolist())
+    assert dependence.z_direction > 5
 
 
 def test_directions_of_one_length_say_nothing_about_the_radius() -> None:
