@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -146,14 +147,16 @@ def test_what_hangs_is_stopped_and_its_worker_replaced(executor: int) -> None:
     assert_close(y, rows(0, 1).sum(1))
 
 
+def slow(x: Any) -> Any:
+    time.sleep(1.0)
+    return x[:, 0]
+
+
 def test_a_call_of_many_rows_has_as_many_times_the_time() -> None:
-    y, _ = value(
-        lambda x: __import__("time").sleep(0.6) or x[:, 0],
-        rows(0, 1, 2),
-        executor=1,
-        timeout=0.4,
-        chunk_size=3,
-    )
+    y, _ = value(slow, rows(0, 1, 2), executor=1, timeout=0.6, chunk_size=3)
+    assert_close(y, rows(0, 1, 2)[:, 0])
+    with ThreadPoolExecutor(1) as executor:
+        y, _ = value(slow, rows(0, 1, 2), executor=executor, timeout=0.6, chunk_size=3)
     assert_close(y, rows(0, 1, 2)[:, 0])
 
 
@@ -219,16 +222,6 @@ def test_time_on_threads_is_given_up_but_not_stopped() -> None:
         with pytest.raises(ndgrad.ExecutorError, match="all workers of the executor are taken"):
             value(fn, rows(5, 6, 7), on_error="retry", **options)
         release.set()
-
-
-def test_on_threads_too_a_call_of_many_rows_has_as_many_times_the_time() -> None:
-    def fn(x: Any) -> Any:
-        time.sleep(1.0)
-        return x[:, 0]
-
-    with ThreadPoolExecutor(1) as executor:
-        y, _ = value(fn, rows(0, 1, 2), executor=executor, timeout=0.6, chunk_size=3)
-    assert_close(y, rows(0, 1, 2)[:, 0])
 
 
 def test_executors_that_do_not_say_what_runs_are_given_up_when_nothing_finishes() -> None:
@@ -339,7 +332,8 @@ def test_a_value_that_is_a_mean_is_that_of_the_draws_that_remain() -> None:
     box = ndgrad.wrap(fn, estimator=ndgrad.PerturbedOptimizer(50, 0.1), on_error="skip", interface="numpy")
     y = box(rows(0, 1, 2))
     assert_close(y, rows(0, 1, 2)[:, 0], atol=0.1, rtol=0)
-    assert box.num_failures > 10
+    assert 10 < box.num_failures < 60
+    assert box.num_evaluations == 150  # none of the draws was made again
 
 
 def test_too_few_that_succeed_are_refused() -> None:
