@@ -48,7 +48,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(Any|Callable|Figure|Axes|Generator|Literal|Mapping|None|Self|Sequence|Tensor|Unpack|optional)",
     ),
-    ("py:.*", r"(Module|Optimizer|Parameter|abc\.ABC|Options|ndgrad\..*\.Options)"),
+    ("py:.*", r"(Module|Optimizer|Parameter|abc\.ABC|Options|ndgrad\..*\.(Options|KeepsGenerator))"),
 ]
 default_role = "py:obj"
 

@@ -22,6 +22,7 @@ from ndgrad.errors import (
     OutputTypeError,
     SecondDerivativeError,
     TooManyFailuresError,
+    UnsupportedTransformError,
     WorkerDiedError,
 )
 from ndgrad.estimator import Estimator, FlatEstimator, VJPEstimator
@@ -82,6 +83,7 @@ __all__ = [
     "SecondDerivativeError",
     "StraightThrough",
     "TooManyFailuresError",
+    "UnsupportedTransformError",
     "VJPEstimator",
     "WorkerDiedError",
     "check_gradients",

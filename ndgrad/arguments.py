@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ndgrad.transforms import has_tangent, requires_gradient
 from ndgrad.trees import Rebuild, flatten
 
 Key = int | str
@@ -29,8 +30,8 @@ class Leaf:
 
     @property
     def needs_grad(self) -> bool:
-        """Whether this is a floating tensor that requires a gradient."""
-        return self.is_float and self.value.requires_grad
+        """Whether this is a floating tensor that a derivative may be asked for, in either mode."""
+        return self.is_float and (requires_gradient(self.value) or has_tangent(self.value))
 
 
 @dataclass

@@ -135,8 +135,10 @@ class Bypass:
         if self.template is not None:
             network = self._own_copy(sample)
         else:
+            network = _default_network(state["shapes"], state["fit"]["network"]).to(
+                sample.device, sample.dtype
+            )
             self._shapes = state["shapes"]
-            network = build_surrogate(*state["shapes"]).to(sample.device, sample.dtype)
         self.fit = Fit(network, self.optimizer, self.replay)
         self.fit.load(state["fit"])
 
@@ -159,6 +161,18 @@ def network_vjp(
         return torch.autograd.grad(y, x, v, retain_graph=True, materialize_grads=True)
 
     return outputs, pullback
+
+
+def _default_network(shapes: tuple[Shapes, Shapes], weights: dict[str, Tensor]) -> nn.Module:
+    """Build the network of a state dict, which may come from anywhere, once its tensors are known to fill it."""
+    with torch.device("meta"):  # shapes without memory
+        expected = build_surrogate(*shapes).state_dict()
+    if {name: t.shape for name, t in weights.items()} != {name: t.shape for name, t in expected.items()}:
+        raise ValueError(
+            f"the network of the state dict does not have the layers that its inputs and outputs need, {shapes}; "
+            "load one that this version saved"
+        )
+    return build_surrogate(*shapes)
 
 
 def _row_shapes(tensors: Rows) -> Shapes:

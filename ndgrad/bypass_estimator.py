@@ -15,12 +15,11 @@ from ndgrad.replay import Samples, concatenate
 
 
 class BypassEstimator(VJPEstimator):
-    """A VJP estimator that holds a bypass network with its fit and, for its noise, a generator."""
+    """A VJP estimator that holds a bypass network with its fit."""
 
     wants_constant_inputs = True  # the network takes the same inputs in every call
 
     bypass: Bypass
-    generator: torch.Generator | None
 
     @property
     def network(self) -> nn.Module | None:
@@ -53,12 +52,9 @@ class BypassEstimator(VJPEstimator):
         return super()._apply(fn, recurse)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return network, optimiser, replay and generator as plain tensors and numbers."""
-        generator = None if self.generator is None else self.generator.get_state()
-        return self.bypass.state() | {"generator": generator}
+        """Return network, optimiser and replay as plain tensors and numbers."""
+        return self.bypass.state()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore `get_extra_state`, building a default network that was not called yet."""
-        if self.generator is not None and state["generator"] is not None:
-            self.generator.set_state(state["generator"].cpu())
         self.bypass.load(state)

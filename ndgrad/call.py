@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ndgrad.arguments import Argument, Leaf
 from ndgrad.interface import Interface, is_array
+from ndgrad.transforms import plain
 
 Span: TypeAlias = "slice | int | np.ndarray[Any, Any]"
 """Which evaluations: some of them, or a single point."""
@@ -62,11 +63,11 @@ class Call:
     def _fill(self, leaf: Leaf, queue: list[Any], span: Span, hand: Hand) -> Any:
         if leaf.role == "input":
             return queue.pop(0)
-        value = leaf.value
+        value = plain(leaf.value).detach() if isinstance(leaf.value, Tensor) else leaf.value
         if leaf.role == "row":
             index = np.arange(span.start, span.stop) if isinstance(span, slice) else span
             value = value[index % self.num_rows]
-        return hand(value.detach() if isinstance(value, Tensor) else value, leaf.role != "row")
+        return hand(value, leaf.role != "row")
 
     def hints(self, batched: bool, interface: Interface) -> list[str]:
         """Return what the caller may have meant to type, for the message of a failed call."""

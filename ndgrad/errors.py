@@ -71,3 +71,7 @@ class SecondDerivativeError(NdgradError, RuntimeError):
 
 class TooManyFailuresError(NdgradError, RuntimeError):
     """So many evaluations of a row failed that there is no estimate for it."""
+
+
+class UnsupportedTransformError(NdgradError, NotImplementedError):
+    """A transform of ``torch.func``, or forward-mode differentiation, of something that does not support it."""

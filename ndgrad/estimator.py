@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.autograd import attach
+from ndgrad.generator_state import KeepsGenerator
 
 Rows: TypeAlias = tuple[Tensor, ...]
 EvaluateIn: TypeAlias = Literal["backward", "forward"]
@@ -22,7 +23,7 @@ Pullback: TypeAlias = Callable[[Rows], Rows]
 """Cotangents of the outputs (B, ...) to the estimated cotangents of the inputs (B, ...); linear."""
 
 
-class Estimator(torch.nn.Module, ABC):
+class Estimator(KeepsGenerator, ABC):
     """A way to give a function without derivative a place in the autograd graph.
 
     ``estimator(f, *inputs)`` returns the outputs of ``f`` attached to the graph of ``inputs``. An estimator sees a
@@ -99,7 +100,7 @@ class VJPEstimator(Estimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``; `linearize` runs in the backward pass unless ``evaluate_in="forward"``."""
-        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in)
+        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in, self.linear)
 
     @abstractmethod
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.call import Call
-from ndgrad.errors import OutputError
+from ndgrad.errors import OutputError, UnsupportedTransformError
 from ndgrad.execution import Execution
 from ndgrad.execution.batch import Batch, draw_seeds, takes_seed
 from ndgrad.execution.evaluation import Evaluation, Means
@@ -19,6 +19,7 @@ from ndgrad.execution.failures import NotFinite
 from ndgrad.execution.parcels import Raised
 from ndgrad.interface import Interface
 from ndgrad.outputs import Outputs
+from ndgrad.transforms import inside_transform
 
 _CHUNKS = (
     64  # with an executor: as many workers can be busy, and their number does not decide where rows are cut
@@ -122,6 +123,11 @@ class BoundFunction:
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
         """Evaluate on rows (R, ...) and return the leaves of the outputs, (R, ...) each."""
+        if inside_transform():  # within attach it is not, and tensors are plain
+            raise UnsupportedTransformError(
+                "torch.func sees how this estimator calls the function, which it cannot follow; take the gradient with "
+                "backward or torch.autograd.grad, and rows, box(x.flatten(0, 1)), in the place of torch.func.vmap"
+            )
         outputs = self._evaluator.evaluate(self._call, rows, self._may_skip)
         self._may_skip = True
         if self._first is None:

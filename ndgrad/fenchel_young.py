@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ndgrad.autograd import attach
 from ndgrad.estimator import Pullback, Rows, working_dtype
+from ndgrad.generator_state import KeepsGenerator
 from ndgrad.perturbations import add_gaussian, add_gumbel
 from ndgrad.sampling import evaluate_samples, sum_to_rows
 from ndgrad.solvers import require_pairs, sign_of
@@ -17,7 +18,7 @@ from ndgrad.validation import one_of, positive_float, positive_int
 from ndgrad.wrap import BlackBox
 
 
-class FenchelYoungLoss(torch.nn.Module):
+class FenchelYoungLoss(KeepsGenerator):
     r"""Loss between the input of a solver and the solution that it should have led to.
 
     .. math:: L(\theta; y^*) = \mathbb{E} \max_y \langle\theta + \sigma Z, y\rangle - \langle\theta, y^*\rangle,
@@ -106,20 +107,21 @@ class FenchelYoungLoss(torch.nn.Module):
             raise ValueError(
                 f"theta and target must have one shape, got {tuple(theta.shape)} and {tuple(target.shape)}"
             )
-        target = target.detach()
         solutions: list[Tensor] = []
 
-        def value(scores: Tensor) -> Tensor:
+        def value(scores: Tensor, target: Tensor) -> Tensor:
             samples, y = self._solve(scores)  # (S, B, ...)
             solutions.append(y.mean(0))
             gap = sum_to_rows(samples * y).mean(0) - sum_to_rows((scores * target).unsqueeze(0))[0]
             return self.sign * gap  # (B,)
 
         def linearize(inputs: Rows, _: Rows) -> Pullback:
+            scores, target = inputs
             slope = self.sign * (solutions.pop() - target)  # (B, ...)
-            return lambda v: ((v[0].reshape(-1, *[1] * (slope.ndim - 1)) * slope).to(inputs[0].dtype),)
+            constant = torch.zeros_like(target)
+            return lambda v: ((v[0].reshape(-1, *[1] * (slope.ndim - 1)) * slope).to(scores.dtype), constant)
 
-        loss: Tensor = attach(value, (theta,), linearize, "forward")
+        loss: Tensor = attach(value, (theta, target.detach()), linearize, "forward")
         return loss
 
     def _solve(self, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -177,7 +177,8 @@ class Fit:
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # copied: the optimiser would go on in the tensors of ``state`` itself
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.replay.load(state["replay"])
         self.steps = state["steps"]
 

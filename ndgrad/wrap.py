@@ -10,8 +10,10 @@ from concurrent.futures import Executor
 from typing import Any, TypedDict, Unpack, overload
 
 import torch
+from torch._compile import _disable_dynamo
 
 from ndgrad.arguments import Key, parameter_names
+from ndgrad.autograd import attach
 from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple, unable_to_skip
@@ -51,12 +53,20 @@ class BlackBox(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return ``fn(*args, **kwargs)``, attached to the graph of the differentiated inputs and the parameters."""
+        if torch.compiler.is_compiling():
+            return _black_box_runs_outside_of_graphs(self, args, kwargs)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
         estimator = self.estimator  # once: a module's attributes are slow
         f = BoundFunction(self._evaluator, call, begins_with_draws=not estimator.exact_value)
         with without_autocast(call.device):
-            attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in) if call.inputs else f()
+            if call.inputs:
+                attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
+            else:
+                attached = attach(f, (), lambda *_: lambda _: ())
             outputs = as_tuple(attached)
         single = not self._rules.batched and not self._rules.vectorize
         return f.rebuild(tuple(y.squeeze(0) for y in outputs) if single else outputs)
@@ -98,6 +108,12 @@ class BlackBox(torch.nn.Module):
         parts += self._evaluator.execution.shown()
         parts += [f"evaluate_in={self._evaluate_in!r}"] * (self._evaluate_in != "backward")
         return ", ".join(parts)
+
+
+# like torch.compiler.disable, but that imports the compiler, for seconds, where it decorates
+@_disable_dynamo
+def _black_box_runs_outside_of_graphs(box: BlackBox, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return box._call(args, kwargs)
 
 
 _RESERVED = {*dir(BlackBox), "estimator", "fn", "training"}
@@ -234,6 +250,7 @@ def wrap(
         BudgetExceededError: (a RuntimeError) when evaluations are asked for that the budget does not have.
         TooManyFailuresError: (a RuntimeError) when fewer evaluations than ``min_success`` of an input succeeded.
         SecondDerivativeError: (a RuntimeError) when the estimate is differentiated again.
+        UnsupportedTransformError: (a NotImplementedError) where ``torch.func`` asks for what an estimator has not.
 
     Example:
         >>> import torch, ndgrad

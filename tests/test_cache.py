@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -328,6 +329,23 @@ def test_a_structure_that_is_none_is_left_out(structure: str, tmp_path: Path) ->
     cache_file.write(path, path.stem, structure, (torch.ones(1),))
     with pytest.warns(UserWarning, match="is no cached evaluation"):
         assert_close(wrap(tmp_path)(rows(1)), rows(1).sin().sum(1))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_a_file_without_end_is_left_out(kind: str, tmp_path: Path) -> None:
+    wrap(tmp_path)(rows(1))
+    path = the_file(tmp_path)
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.warns(UserWarning, match=r"is no cached evaluation.*(ordinary file|holds more than)"):
+        assert_close(wrap(tmp_path)(rows(1)), rows(1).sin().sum(1))
+    assert path.is_file()
 
 
 def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:

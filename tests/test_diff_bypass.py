@@ -267,6 +267,16 @@ def test_state_dict_of_an_unused_estimator_and_of_a_given_network() -> None:
     torch.testing.assert_close(estimate(fresh.eval(), sines, x, v), estimate(trained.eval(), sines, x, v))
 
 
+def test_a_state_dict_cannot_claim_a_network_larger_than_its_tensors() -> None:
+    trained, fresh = (DiffBypass(num_samples=3) for _ in range(2))
+    estimate(trained, sines, torch.randn(4, 3), torch.randn(4, 2))
+    state = trained.state_dict()
+    (extra,) = (value for value in state.values() if isinstance(value, dict))
+    extra["shapes"] = ([(10**12,)], [(2,)])
+    with pytest.raises(ValueError, match="does not have the layers that its inputs and outputs need"):
+        fresh.load_state_dict(state)
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_copies_go_on_alike_and_apart(clone: object) -> None:
     original = DiffBypass(linear(), num_samples=3, replay=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from scipy.stats import bootstrap, wilcoxon
 from tyro.conf import Positional
 
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.files import read_json
 from applications.lv_dp.summary import method_names
 
 Array = NDArray[np.float64]
@@ -102,17 +102,28 @@ def read_images(path: Path) -> list[dict[str, Any]]:
         UsageError: the file is missing or something else.
     """
     try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        patients = [(image["name"], image["patient"], *method_names([image])[:1]) for image in images]
+        images = read_json(path)["images"]
+        for image in images:
+            _check_image(image)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({type(error).__name__})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path}: is not what evaluate writes with --json ({type(error).__name__})"
         ) from error
-    if not patients or not all(len(found) == 3 for found in patients):
+    if not images or any(method_names([image]) != method_names(images) for image in images):
         raise UsageError(f"{path}: is not what evaluate writes with --json (no scores per image)")
-    return images
+    return list(images)
+
+
+def _check_image(image: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for what is no record of an image with scores."""
+    scores = [image[name]["dice_whole"] for name in method_names([image])]
+    if not scores or not all(isinstance(score, (int, float)) and 0 <= score <= 1 for score in scores):
+        raise KeyError("no Dice between 0 and 1")
+    names = (image["name"], image["patient"], *method_names([image]))
+    if not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise TypeError("names must be printable")
 
 
 def check_same(

@@ -13,7 +13,7 @@ from torch import Tensor
 from applications.lv_dp.data.dicom import read_dicom
 from applications.lv_dp.data.nifti import read_nifti
 from applications.lv_dp.data.png import read_grey
-from applications.lv_dp.data.slices import DataError
+from applications.lv_dp.data.slices import UNUSABLE, DataError, usable
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def read_picture(path: Path, index: int | None = None) -> Picture:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     picture = reader(path, index)
-    if not bool(picture.image.isfinite().all()):
-        raise DataError(f"{path}: holds values that are not finite")
+    if not usable(picture.image):
+        raise DataError(f"{path}: {UNUSABLE}")
     return picture
 
 

@@ -7,25 +7,21 @@ types and shapes of all tensors against an empty model that takes no memory, and
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from applications.lv_dp import checkpoint
 from applications.lv_dp.errors import UsageError
-from applications.lv_dp.model import METHODS, Segmenter
+from applications.lv_dp.files import read_bytes, read_json
 from applications.lv_dp.provenance import provenance
 from applications.lv_dp.runs import Run, open_run
-from applications.lv_dp.settings import Settings
 from applications.lv_dp.settings_check import checked_settings
+from applications.lv_dp.weights import check_method, check_outcome, fitting_model
 
 FORMAT, VERSION = "ndgrad lv_dp weights", 1
 LICENCE_NOTE = (
@@ -115,51 +111,44 @@ def open_release(path: Path) -> Run:
     where = path / "model.json"
     config = _read_description(where)
     settings = checked_settings(config.get("settings"), where)
-    radius, held_out = config.get("mean_radius"), config.get("held_out_patients")
-    if not isinstance(radius, float) or not 0 <= radius < math.inf:
-        raise UsageError(f"{where}: mean_radius must be a number of pixels, got {radius!r:.60}")
-    if not isinstance(held_out, list) or not all(isinstance(name, str) for name in held_out):
-        raise UsageError(f"{where}: held_out_patients must be a list of names, got {held_out!r:.60}")
-    spacing = config.get("spacing")
-    if spacing is not None and not (isinstance(spacing, float) and 0 < spacing < math.inf):
-        raise UsageError(
-            f"{where}: spacing must be a positive number of millimetres or null, got {spacing!r:.60}"
-        )
-    model = _model(settings, _read_weights(path / "model.safetensors", config.get("sha256")), path)
-    return Run(path, config, model.eval(), int(config["iteration"]), radius, held_out, spacing)
+    check_method(config, where)
+    iteration, radius = check_outcome(config.get("iteration"), config.get("mean_radius"), where)
+    file = path / "model.safetensors"
+    weights = _read_weights(file, config.get("sha256"))
+    model = fitting_model(settings, weights, file, where.name)
+    infinite = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if infinite:
+        raise UsageError(f"{file}: {infinite[0]} holds values that are not finite")
+    return Run(
+        path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing")
+    )
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError:
         raise UsageError(
             f"{path}: no such file; released weights are model.safetensors and model.json"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: is not readable JSON ({type(error).__name__})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UsageError(f"{path}: is not a description of released weights; its format must be {FORMAT!r}")
     if config.get("version") != VERSION:
         raise UsageError(f"{path}: needs version {VERSION} of the format, got {config.get('version')!r:.60}")
-    if config.get("method") not in list(METHODS):
-        raise UsageError(
-            f"{path}: method must be one of {', '.join(METHODS)}, got {config.get('method')!r:.60}"
-        )
-    if type(config.get("iteration")) is not int:
-        raise UsageError(f"{path}: iteration must be an integer, got {config.get('iteration')!r:.60}")
     return config
 
 
 def _read_weights(path: Path, sha256: object) -> dict[str, Tensor]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         weights = load_tensors(data)
     except FileNotFoundError:
         raise UsageError(
             f"{path}: no such file; released weights are model.safetensors and model.json"
         ) from None
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # safetensors, and torch for a type it does not know
         raise UsageError(f"{path}: is damaged or no safetensors file ({_one_line(error)})") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UsageError(
@@ -170,31 +159,3 @@ def _read_weights(path: Path, sha256: object) -> dict[str, Tensor]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def _model(settings: Settings, weights: dict[str, Tensor], path: Path) -> Segmenter:
-    """Build the model that the settings describe, once the weights are known to fit."""
-    file = path / "model.safetensors"
-    with torch.device("meta"):  # shapes without memory
-        expected = Segmenter(settings).unet.state_dict()
-    odd = sorted(expected.keys() ^ weights.keys())
-    if odd:
-        word = "lacks" if odd[0] in expected else "holds a surplus"
-        raise UsageError(
-            f"{file}: {word} tensor {odd[0]!r:.80}; {len(odd)} names differ from model.json's settings"
-        )
-    for name, tensor in expected.items():
-        got = weights[name]
-        if (got.shape, got.dtype) != (tensor.shape, tensor.dtype):
-            raise UsageError(
-                f"{file}: {name} must be {_kind(tensor)} by model.json's settings, got {_kind(got)}"
-            )
-        if not bool(got.isfinite().all()):
-            raise UsageError(f"{file}: {name} holds values that are not finite")
-    model = Segmenter(settings)
-    model.unet.load_state_dict(weights)
-    return model
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

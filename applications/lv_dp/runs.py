@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from applications.lv_dp import checkpoint
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.files import read_json
 from applications.lv_dp.model import Segmenter
-from applications.lv_dp.settings import Settings
+from applications.lv_dp.settings_check import checked_settings
+from applications.lv_dp.weights import check_method, check_outcome, fitting_model
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,18 @@ class Row:
     train_dice: float | None = None
 
 
+ALWAYS: dict[str, type] = {  # what stands in every config.json
+    "settings": dict,
+    "method": str,
+    "estimator": str,
+    "data": str,
+    "training_slices": list,
+    "held_out_patients": list,
+    "seed": int,
+    "split_seed": int,
+}
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model with what it needs for scoring; ``spacing`` of its training data in mm, None where unknown."""
@@ -52,6 +67,17 @@ class Run:
     spacing: float | None
 
 
+def read_row(values: dict[str, Any], iteration: int) -> Row:
+    """Return a row of a checkpoint; TypeError or ValueError if it is none."""
+    row = Row(**values)
+    numbers = (row.loss, row.seconds, row.gradient_error, row.held_out_dice, row.train_dice)
+    if row.iteration != iteration or type(row.evaluations) is not int:
+        raise ValueError("rows are counted from 1")
+    if not all(isinstance(number, (float, type(None))) for number in numbers) or None in numbers[:2]:
+        raise TypeError("a row holds numbers")
+    return row
+
+
 def checkpoint_path(run: Path) -> Path:
     """Return the file of the last checkpoint."""
     return run / "checkpoint.pt"
@@ -61,27 +87,46 @@ def open_run(path: Path) -> Run:
     """Load the last checkpoint of a run folder, in eval mode.
 
     Raises:
-        UsageError: the folder holds no checkpoint.
+        UsageError: the folder holds no checkpoint, or its files are damaged or do not fit each other.
     """
     if not checkpoint_path(path).is_file():
         raise UsageError(
             f"{checkpoint_path(path)}: no such file; --run must be a folder that train or export wrote"
         )
-    config = read_config(path)
-    state = checkpoint.load(checkpoint_path(path))
-    model = Segmenter(Settings(**config["settings"]))
-    prefix = "unet."
-    weights = {key[len(prefix) :]: value for key, value in state["model"].items() if key.startswith(prefix)}
-    model.unet.load_state_dict(weights)
-    held_out = config["held_out_patients"]
-    spacing = config.get("spacing")
-    return Run(path, config, model.eval(), state["iteration"], state["mean_radius"], held_out, spacing)
+    config, where, file = read_config(path), path / "config.json", checkpoint_path(path)
+    settings = checked_settings(config["settings"], where)
+    check_method(config, where)
+    state = checkpoint.load(file)
+    iteration, radius = check_outcome(state.get("iteration"), state.get("mean_radius"), file)
+    model = fitting_model(settings, _network(state, file), file, where.name)
+    return Run(
+        path, config, model.eval(), iteration, radius, config["held_out_patients"], config.get("spacing")
+    )
+
+
+def _network(state: dict[str, Any], file: Path) -> dict[str, Tensor]:
+    """Return the U-Net's part of a checkpoint."""
+    model, prefix = state.get("model"), "unet."
+    if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
+        raise UsageError(f"{file}: holds no model")
+    return {name[len(prefix) :]: value for name, value in model.items() if name.startswith(prefix)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the configuration of a run folder."""
-    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return config
+    """Read the configuration of a run folder.
+
+    Raises:
+        UsageError: there is none, it is damaged, or it lacks what every run says.
+    """
+    file = path / "config.json"
+    try:
+        config = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: is not readable JSON ({type(error).__name__})") from error
+    kinds = [type(config.get(name)) for name in ALWAYS] if isinstance(config, dict) else None
+    if kinds != list(ALWAYS.values()):
+        raise UsageError(f"{file}: is not what train writes, which holds {', '.join(ALWAYS)}")
+    return dict(config)
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:

@@ -23,6 +23,10 @@ LIMITS = {
 }
 
 
+MAX_ACTIVATIONS = 2**26  # numbers in the first layer's output
+MAX_STAR = 2**20  # points of a star
+
+
 def checked_settings(values: object, where: Path) -> Settings:
     """Return the settings that a decoded JSON object describes; what it leaves out has its default.
 
@@ -44,6 +48,12 @@ def checked_settings(values: object, where: Path) -> Settings:
     settings = Settings(**values)
     if settings.smoothing % 2 == 0 or settings.smoothing > settings.num_rays:
         raise UsageError(f"{where}: smoothing must be odd and at most num_rays, got {settings.smoothing}")
+    if settings.crop < 2 ** (settings.levels - 1):
+        raise UsageError(f"{where}: crop must be at least 2^(levels - 1), got {settings.crop}")
+    if settings.crop**2 * settings.base_channels > MAX_ACTIVATIONS:
+        raise UsageError(f"{where}: crop² base_channels must be at most {MAX_ACTIVATIONS}")
+    if settings.num_rays * settings.num_radii > MAX_STAR:
+        raise UsageError(f"{where}: num_rays num_radii must be at most {MAX_STAR}")
     return settings
 
 

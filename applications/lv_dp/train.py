@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +26,7 @@ from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
 from applications.lv_dp.provenance import provenance, usable_device
-from applications.lv_dp.runs import Row, checkpoint_path, write_config, write_metrics
+from applications.lv_dp.runs import Row, checkpoint_path, read_row, write_config, write_metrics
 from applications.lv_dp.settings import Settings
 
 TRAINING_SCORED = 32  # training slices whose Dice is measured with the held-out one
@@ -61,12 +63,13 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a checkpoint."""
+        """Go back to a checkpoint; any exception where it is another training's."""
         self.model.load_state_dict(state["model"])
+        check_adam(state["optimizer"], self.optimizer)
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["global_generator"])
-        self.rows = [Row(**row) for row in state["rows"]]
+        self.rows = [read_row(row, number) for number, row in enumerate(state["rows"], start=1)]
 
 
 def main(config: TrainConfig, report: Report = quiet) -> dict[str, Any]:
@@ -107,9 +110,47 @@ def start(config: TrainConfig) -> Training:
     crop, at = config.settings.crop, config.settings.crop_at
     batch, held_out_batch = (prepare(part.slices, crop, at=at).to(device) for part in (subset, held_out))
     training = Training(config, model.train(), optimizer, generator, batch, held_out, held_out_batch)
-    if checkpoint_path(config.out).is_file():
-        training.restore(checkpoint.load(checkpoint_path(config.out)))
+    resume(training, checkpoint_path(config.out))
     return training
+
+
+def resume(training: Training, path: Path) -> None:
+    """Go back to the last checkpoint, if there is one, and clear away what was not finished.
+
+    Raises:
+        UsageError: it is damaged, or another training's.
+    """
+    checkpoint.remove_partial(path)
+    if not path.exists():
+        return
+    state = checkpoint.load(path)
+    try:
+        training.restore(copy.deepcopy(state))
+        step(training, len(training.rows) + 1)  # much that loads does not train
+        training.restore(state)
+    except Exception as error:  # load_state_dict of a dozen classes raises anything
+        raise UsageError(
+            f"{path}: does not fit this training ({type(error).__name__}); remove it to begin anew"
+        ) from error
+
+
+def check_adam(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a state that Adam would load and fail on later: ValueError or KeyError."""
+    groups, own = state["param_groups"], optimizer.state_dict()["param_groups"]
+    free = {"lr": 0.0}  # depends on the iteration
+    if [group | free for group in groups] != [group | free for group in own]:
+        raise ValueError("other options of Adam")
+    if not all(isinstance(group["lr"], float) and math.isfinite(group["lr"]) for group in groups):
+        raise ValueError("a learning rate is a number")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, moments in state["state"].items():
+        shapes = {
+            "step": torch.Size(),
+            "exp_avg": parameters[index].shape,
+            "exp_avg_sq": parameters[index].shape,
+        }
+        if {name: moment.shape for name, moment in moments.items()} != shapes:
+            raise ValueError("moments of other parameters")
 
 
 def _described(data: SliceSet, held_out: SliceSet, subset: SliceSet) -> dict[str, Any]:

@@ -14,6 +14,8 @@ BENCHMARKS = (
     "descent_path",
     "dynamic_programming",
     "executors",
+    "fuzz_loaders",
+    "kill_and_resume",
     "left_ventricle_table",
     "overhead",
     "parameterised",

@@ -79,7 +79,7 @@ class BlackboxInterpolation(Estimator):
             require_pairs(theta, as_tuple(y))
             return y
 
-        return attach(solve, inputs, lambda x, y: lambda v: self._interpolate(f, x, y, v))
+        return attach(solve, inputs, lambda x, y: lambda v: self._interpolate(f, x, y, v), linear=False)
 
     def _interpolate(self, f: RowFunction, theta: Rows, y: Rows, v: Rows) -> Rows:
         """Solve again on the side of lower loss and return the slope between both solutions."""

@@ -225,7 +225,7 @@ class ControlVariate(BypassEstimator):
         self._moments = moments
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return network, optimiser, replay, moments and generator as plain tensors and numbers."""
+        """Return network, optimiser, replay and moments as plain tensors and numbers."""
         return super().get_extra_state() | {"moments": self._moments}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

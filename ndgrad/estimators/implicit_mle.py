@@ -125,7 +125,7 @@ class ImplicitMLE(Estimator):
             means = tuple(reweigh(y, good).mean(0) for y in values)
             return means[0] if single else means
 
-        return attach(mean, inputs, lambda x, _: lambda v: self._difference(f, x, v, *draws[0]))
+        return attach(mean, inputs, lambda x, _: lambda v: self._difference(f, x, v, *draws[0]), linear=False)
 
     def _noise(self, theta: Tensor) -> Tensor:
         theta = theta.to(working_dtype(theta))

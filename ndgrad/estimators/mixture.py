@@ -124,15 +124,12 @@ class Mixture(VJPEstimator):
         return self.weight
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the pooled errors and the generator as plain tensors and numbers."""
-        generator = None if self.generator is None else self.generator.get_state()
-        return {"pool": self._pool, "generator": generator}
+        """Return the pooled errors as plain numbers."""
+        return {"pool": self._pool}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore `get_extra_state`."""
         self._pool = state["pool"]
-        if self.generator is not None and state["generator"] is not None:
-            self.generator.set_state(state["generator"].cpu())
 
     def extra_repr(self) -> str:
         """Show the settings."""

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from ndgrad.autograd import attach
+from ndgrad.errors import UnsupportedTransformError
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
 from ndgrad.missing import good_samples, leave_one_out, less_baseline, reweigh
 from ndgrad.sampling import contract, evaluate_samples, gaussian, sum_to_rows
+from ndgrad.transforms import inside_transform
 from ndgrad.validation import one_of, positive_float, positive_int
 
 Baseline = str | Callable[..., Any] | None
@@ -134,6 +136,11 @@ class ScoreFunction(Estimator):
 
     def _expectation(self, f: RowFunction, inputs: Rows) -> Tensor | Rows:
         """Return the mean of ``f`` over draws, attached to the log density of those draws."""
+        if inside_transform():
+            raise UnsupportedTransformError(
+                "ScoreFunction with a distribution draws where torch.func sees it, and has no derivative there; take "
+                "the gradient with backward or torch.autograd.grad, and rows in the place of torch.func.vmap"
+            )
         family = self._family(inputs)
         with torch.no_grad():
             z = family.sample((self.num_samples,))  # (S, B, ...)
@@ -143,8 +150,9 @@ class ScoreFunction(Estimator):
         means = tuple(reweigh(y, good).mean(0) for y in values)
         # summed over what one row's distribution may hold beside its row: independent components
         log_p = sum_to_rows(family.log_prob(z))  # (S, B)
+        # rows first, as everywhere: (B, S)
         result = attach(
-            lambda _: means, (log_p,), lambda _x, _y: lambda v: (weights(v).to(log_p.dtype),), "forward"
+            lambda _: means, (log_p.T,), lambda _x, _y: lambda v: (weights(v).to(log_p.dtype).T,), "forward"
         )
         return result[0] if single else result
 

@@ -24,6 +24,7 @@ import torch
 
 from applications.lv_dp.data.nifti import Volume, read_nifti
 from applications.lv_dp.data.slices import LV, DataError, Phase, Slice, SliceSet
+from applications.lv_dp.files import read_text
 
 LAYOUT = "need DIR/patientNNN/ with Info.cfg, patientNNN_frameEE.nii.gz and patientNNN_frameEE_gt.nii.gz"
 
@@ -69,10 +70,11 @@ def read_info(path: Path) -> Info:
     """Read lines ``key: value``.
 
     Raises:
-        DataError: no such file, not text, or no whole numbers ED and ES.
+        DataError: no such file, not text, no whole numbers ED and ES, or a group of more than 40 characters or
+            characters that cannot be printed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__}); {LAYOUT}") from error
     values = {
@@ -81,10 +83,14 @@ def read_info(path: Path) -> Info:
     phases: tuple[Phase, Phase] = ("ED", "ES")
     for phase in phases:
         if not re.fullmatch(r"[0-9]{1,4}", values.get(phase, "")):
+            got = values.get(phase)
             raise DataError(
-                f"{path}: needs the lines 'ED: frame' and 'ES: frame', got {phase}: {values.get(phase)!r}"
+                f"{path}: needs the lines 'ED: frame' and 'ES: frame', got {phase}: {got and got[:40]!r}"
             )
-    return Info({phase: int(values[phase]) for phase in phases}, values.get("Group"))
+    group = values.get("Group")
+    if group is not None and not (group.isprintable() and len(group) <= 40):
+        raise DataError(f"{path}: Group must be a short word, got {group[:40]!r}")
+    return Info({phase: int(values[phase]) for phase in phases}, group)
 
 
 def _load_frame(folder: Path, stem: str, phase: Phase, group: str | None) -> Iterator[Slice]:

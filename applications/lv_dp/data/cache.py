@@ -13,6 +13,8 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from applications.lv_dp.data import store
 from applications.lv_dp.data.resample import Grid, resample
 from applications.lv_dp.data.slices import SliceSet, same_spacing
@@ -77,6 +79,8 @@ def _read(path: Path) -> SliceSet | None:
     try:
         arrays = store.read(path)
         meta = store.read_meta(arrays)
+        if arrays["images"].dtype != np.float32:
+            raise ValueError("intensities are of another type")
         return store.assemble(meta, arrays, store.split(arrays["images"], store.sizes_of(meta)))
     except Exception as error:  # DataError, or whatever a foreign file's JSON and arrays lead to
         warnings.warn(f"{path}: is damaged and made anew ({error})", stacklevel=3)

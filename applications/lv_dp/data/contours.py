@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from applications.lv_dp.data.slices import DataError
+from applications.lv_dp.files import read_number, read_text
 
+MAX_POINTS = 10_000
 Points = list[tuple[float, float]]
 
 
@@ -19,25 +20,25 @@ def read_contour(path: Path) -> Points:
     """Read the corners (x, y) of a closed contour, in pixels from the corner of the image.
 
     Raises:
-        DataError: no such file, a line that is not two finite numbers, or fewer than three corners.
+        DataError: no such file, a line that is not two finite numbers, or fewer than three or more than 10 000 corners.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__})") from error
     points = [_point(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if len(points) < 3:
         raise DataError(f"{path}: a contour needs at least 3 lines 'x y', got {len(points)}")
+    if len(points) > MAX_POINTS:
+        raise DataError(f"{path}: a contour has at most {MAX_POINTS} corners, got {len(points)}")
     return points
 
 
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:
     try:
-        x, y = (float(word) for word in line.split())
+        x, y = map(read_number, line.split())
     except ValueError:
-        x, y = math.nan, math.nan
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise DataError(f"{path}: line {number} must be two numbers 'x y', got {line[:40]!r}")
+        raise DataError(f"{path}: line {number} must be two numbers 'x y', got {line[:40]!r}") from None
     return x, y
 
 

@@ -75,12 +75,14 @@ def load_packed(path: str | Path) -> SliceSet:
     path = Path(path)
     arrays = store.read(path)
     try:
-        version, bits = arrays["version"].tolist()
+        version, bits = map(int, arrays["version"].tolist())
         if version != VERSION or not 1 <= bits <= 16:
             raise DataError(
                 f"{path}: is of version {version}; this program reads {VERSION}: pack the data again"
             )
         meta = store.read_meta(arrays)
+        if not arrays["low_byte"].dtype == arrays["high_byte"].dtype == np.uint8:
+            raise ValueError("residuals must be bytes")
         residuals = arrays["low_byte"].astype(np.uint16) | arrays["high_byte"].astype(np.uint16) << 8
         folded = store.split(residuals, store.sizes_of(meta))
         images = [_decode(part, record, bits) for part, record in zip(folded, meta["slices"], strict=True)]
@@ -113,7 +115,8 @@ def _decode(folded: Tensor, record: dict[str, Any], bits: int) -> Tensor:
     if not (math.isfinite(low) and math.isfinite(step)):
         raise ValueError("low and step must be finite")
     codes = integrate(_unfold(folded.numpy().astype(np.int64)), bits)
-    return torch.from_numpy((low + codes * step).astype(np.float32))
+    with np.errstate(over="ignore"):  # what leaves float32 is refused with the slice
+        return torch.from_numpy((low + codes * step).astype(np.float32))
 
 
 def difference(codes: Codes) -> Codes:

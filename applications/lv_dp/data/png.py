@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from applications.lv_dp.data.slices import DataError, Slice, SliceSet
+from applications.lv_dp.data.slices import MAX_SIDE, DataError, Slice, SliceSet
+from applications.lv_dp.errors import UsageError
+from applications.lv_dp.files import read_bytes
 
-# SyntaxError: a broken PNG chunk; DecompressionBombError: a header that claims a huge picture
-UNREADABLE = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)
+MAX_BYTES = 2**28
 
 
 def load_png(folder: str | Path, spacing: tuple[float, float] | None = None) -> SliceSet:
@@ -56,12 +54,20 @@ def _load_pair(image: Path, mask: Path, spacing: tuple[float, float] | None) -> 
 def read_grey(path: Path) -> Tensor:
     """Read a picture's grey values (H, W) as float32.
 
+    No other format is looked for: some are programs that Pillow would hand to an interpreter (PostScript).
+
     Raises:
-        DataError: the file is not a picture.
+        DataError: the file is not a PNG, or has more than 4096 rows or columns.
     """
     try:
-        with Image.open(path) as picture:
-            grey = picture if picture.mode.startswith("I") else picture.convert("L")
-            return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
-    except UNREADABLE as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, and of palettes with transparency
+            with Image.open(BytesIO(read_bytes(path, MAX_BYTES)), formats=("PNG",)) as picture:
+                if max(picture.size) > MAX_SIDE:
+                    raise DataError(f"{path}: at most {MAX_SIDE} rows and columns, got {picture.size[::-1]}")
+                grey = picture if picture.mode.startswith("I") else picture.convert("L")
+                return torch.from_numpy(np.asarray(grey, dtype=np.float32).copy())
+    except UsageError:
+        raise
+    except Exception as error:  # a parser of foreign bytes raises anything
         raise DataError(f"{path}: is not a readable picture ({type(error).__name__})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from applications.lv_dp.errors import UsageError
-
-
-class DataError(UsageError):
-    """Data that cannot be used; the message is one line and names the file."""
-
+from applications.lv_dp.errors import DataError as DataError
 
 Phase = Literal["ED", "ES"]  # end-diastole, end-systole
 NO_VENTRICLE = "no left ventricle"
 RV, MYOCARDIUM, LV = 1, 2, 3  # values of `Slice.labels`, as in ACDC
+MAX_SIDE = 4096  # pixels; a broken header may claim anything
+MAX_INTENSITY = 1e15  # whose square float32 still holds
+SPACINGS = (0.01, 100.0)  # mm, from finest to coarsest
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Slice:
         labels: (H, W) uint8, 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity.
 
     Raises:
-        DataError: image, mask and labels differ in size, or a spacing is not a positive number.
+        DataError: image, mask and labels differ in size, an intensity is not finite or beyond 1e15, or a spacing is not
+            in 0.01 .. 100 mm.
     """
 
     name: str
@@ -66,9 +64,13 @@ class Slice:
             )
         if self.labels is not None and self.labels.shape != self.mask.shape:
             raise DataError(f"{where}: labels {tuple(self.labels.shape)} must have the mask's size (H, W)")
+        if not usable(self.image):
+            raise DataError(f"{where}: {UNUSABLE}")
         distances = (*(self.spacing or ()), *(() if self.slice_spacing is None else (self.slice_spacing,)))
-        if not all(math.isfinite(value) and value > 0 for value in distances):
-            raise DataError(f"{where}: the spacing must be positive, got {distances} mm")
+        if not all(map(plausible, distances)):
+            raise DataError(
+                f"{where}: the spacing must be positive, in {SPACINGS[0]} .. {SPACINGS[1]:g}, got {distances} mm"
+            )
 
     @property
     def area(self) -> float | None:
@@ -151,6 +153,24 @@ class SliceSet:
 
     def __len__(self) -> int:
         return len(self.slices)
+
+
+UNUSABLE = f"holds values that are not finite or beyond {MAX_INTENSITY:g}"
+
+
+def usable(image: Tensor) -> bool:
+    """Whether all intensities are finite, and small enough to compute with."""
+    return bool((image.abs() <= MAX_INTENSITY).all())
+
+
+def plausible(spacing: float) -> bool:
+    """Whether a distance of pixels or slices in mm may be one of an image of a heart.
+
+    Example:
+        >>> plausible(1.4), plausible(0.0), plausible(float("nan"))
+        (True, False, False)
+    """
+    return SPACINGS[0] <= spacing <= SPACINGS[1]
 
 
 def centroid(mask: Tensor) -> Tensor:

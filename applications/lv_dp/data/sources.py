@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from applications.lv_dp.data.phantom import load_phantom
 from applications.lv_dp.data.png import load_png
 from applications.lv_dp.data.slices import DataError, SliceSet
 from applications.lv_dp.data.sunnybrook import load_sunnybrook
+from applications.lv_dp.files import read_number, read_text
 
 SOURCES = "phantom, png:DIR, png:DIR@MILLIMETRES, acdc:DIR, sunnybrook:DIR or packed:FILE"
 
@@ -82,16 +84,20 @@ def load_centers(path: Path, data: SliceSet) -> list[Tensor]:
     """Read the centre (x, y) in pixels of every slice from a CSV with the columns name,x,y.
 
     Raises:
-        DataError: no such file, missing columns, a value that is no number, or a slice without a row.
+        DataError: no such file, missing columns, a value that is no finite number, or a slice without a row or
+            with two.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {row["name"]: (float(row["x"]), float(row["y"])) for row in csv.DictReader(file)}
-    except OSError as error:
+        file = StringIO(read_text(path), newline="")
+        rows = [(row["name"], read_number(row["x"]), read_number(row["y"])) for row in csv.DictReader(file)]
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__})") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # a short row has None there
         raise DataError(f"{path}: needs the columns name,x,y with numbers in x and y") from error
-    missing = [item.name for item in data.slices if item.name not in rows]
+    points = {name: (x, y) for name, x, y in rows}
+    if len(points) < len(rows):
+        raise DataError(f"{path}: has two rows for one name")
+    missing = [item.name for item in data.slices if item.name not in points]
     if missing:
         raise DataError(f"{path}: has no row for {missing[0]} ({len(missing)} slices without a centre)")
-    return [torch.tensor(rows[item.name]) for item in data.slices]
+    return [torch.tensor(points[item.name]) for item in data.slices]

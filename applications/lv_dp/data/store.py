@@ -13,6 +13,7 @@ import secrets
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from applications.lv_dp.data.slices import LV, DataError, Dropped, Slice, SliceSet
+from applications.lv_dp.data.slices import LV, MAX_SIDE, DataError, Dropped, Slice, SliceSet
 from applications.lv_dp.errors import UsageError
+from applications.lv_dp.files import check_depth, read_bytes
 
-MAX_BYTES = 2**32  # what the arrays of one file may need in memory
+MAX_BYTES = 2**30  # what the arrays of one file may unpack to
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 META = ("name", "patient", "spacing", "phase", "slice_spacing", "position", "group")
 
 Arrays = dict[str, NDArray[Any]]
@@ -50,17 +53,32 @@ def read(path: Path) -> Arrays:
         DataError: no such file, torn, altered, too large, or not of this kind.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+        with zipfile.ZipFile(BytesIO(read_bytes(path))) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
                 raise DataError(f"{path}: claims more than {MAX_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as members:
-            return {name: members[name] for name in members.files}
+            arrays = (entry for entry in entries if entry.filename.endswith(".npy"))
+            return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in arrays}
     except UsageError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # zipfile, zlib and numpy raise anything on foreign bytes
         raise DataError(f"{path}: is no complete file of slices ({type(error).__name__})") from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read a plain array; ValueError if its header claims another size than it has, or other things than numbers."""
+    if entry.compress_type not in PLAIN:
+        raise ValueError("only deflated members are read")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version of the format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        content = bytearray(file.read())  # to the end, where the checksum stands
+    if fortran or dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError("the header does not fit the content")
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def describe(data: SliceSet, extra: Sequence[dict[str, Any]], keep_paths: bool) -> Arrays:
@@ -89,6 +107,7 @@ def join(images: Sequence[Tensor]) -> NDArray[Any]:
 def read_meta(arrays: Arrays) -> dict[str, Any]:
     """Return what `describe` wrote as JSON."""
     meta: dict[str, Any] = json.loads(arrays["meta"].tobytes())
+    check_depth(meta)
     return meta
 
 
@@ -96,6 +115,8 @@ def assemble(meta: dict[str, Any], arrays: Arrays, images: Sequence[Tensor]) -> 
     """Return the slice set; any exception where the parts do not fit."""
     records = meta["slices"]
     sizes = [_size(record) for record in records]
+    if not arrays["masks"].dtype == arrays["labels"].dtype == np.uint8:
+        raise ValueError("masks and labels must be bytes")
     if arrays["masks"].size != -(-sum(map(math.prod, sizes)) // 8) or (arrays["labels"] > LV).any():
         raise ValueError("masks or labels do not fit")
     bits = np.unpackbits(arrays["masks"], count=sum(map(math.prod, sizes))).astype(np.bool_)
@@ -107,13 +128,21 @@ def assemble(meta: dict[str, Any], arrays: Arrays, images: Sequence[Tensor]) -> 
     )
     if not slices:
         raise ValueError("no slices")
-    return SliceSet(slices, tuple(Dropped(**record) for record in meta["dropped"]), str(meta["source"]))
+    dropped = [Dropped(**record) for record in meta["dropped"]]
+    words = [meta["source"], *(word for item in dropped for word in (item.name, item.patient, item.reason))]
+    if not all(map(_is_word, words)):
+        raise ValueError("what was dropped, or the source, is not what this program writes")
+    return SliceSet(slices, tuple(dropped), meta["source"])
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= 4096
 
 
 def _size(record: dict[str, Any]) -> tuple[int, int]:
     H, W = record["size"]
-    if not (type(H) is type(W) is int and min(H, W) > 0):
-        raise ValueError("a size must be two positive whole numbers")
+    if not (type(H) is type(W) is int and 0 < min(H, W) <= max(H, W) <= MAX_SIDE):
+        raise ValueError(f"a size must be two whole numbers in 1 .. {MAX_SIDE}")
     return H, W
 
 
@@ -125,8 +154,15 @@ def sizes_of(meta: dict[str, Any]) -> list[tuple[int, int]]:
 def _slice(record: dict[str, Any], image: Tensor, mask: Tensor, labels: Tensor | None) -> Slice:
     values = {key: record[key] for key in META}
     values["spacing"] = None if record["spacing"] is None else tuple(map(float, record["spacing"]))
-    if not str(record["name"]).isprintable() or values["phase"] not in ("ED", "ES", None):
+    words = [record["name"], record["patient"], record["group"] or "", record.get("path", "")]
+    if not all(map(_is_word, words)) or values["phase"] not in ("ED", "ES", None):
         raise ValueError("a name or phase is not what this program writes")
+    if type(values["position"]) not in (int, type(None)):
+        raise ValueError("a position is a whole number")
+    if values["slice_spacing"] is not None:
+        values["slice_spacing"] = float(values["slice_spacing"])
+    if values["spacing"] is not None and len(values["spacing"]) != 2:
+        raise ValueError("a spacing is that of rows and columns")
     path = Path(record["path"]) if "path" in record else None
     return Slice(image=image, mask=mask, labels=labels, path=path, **values)
 

@@ -18,11 +18,13 @@ import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from applications.lv_dp.data.contours import fill, read_contour
 from applications.lv_dp.data.dicom import read_dicom
 from applications.lv_dp.data.slices import DataError, Dropped, Slice, SliceSet
+from applications.lv_dp.files import read_text
 
 LINKS = {"link.csv": ("patient_id", "original_id"), "scd_patientdata.csv": ("PatientID", "OriginalID")}
 NO_LINK = "contour without a patient in the table of names"
@@ -125,8 +127,8 @@ def _read_links(root: Path) -> dict[str, str]:
         )
     to, original = LINKS[path.name]
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(canonical(row[original]), row[to].strip()) for row in csv.DictReader(file)]
+        file = StringIO(read_text(path, encoding="utf-8-sig"), newline="")
+        rows = [(canonical(row[original]), row[to].strip()) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__})") from error
     except (KeyError, AttributeError) as error:  # AttributeError: a short row has None there

@@ -13,6 +13,7 @@ from typing import Any
 
 from applications.lv_dp import checkpoint
 from applications.lv_dp.experiments.claim import claim
+from applications.lv_dp.files import read_json
 
 Result = dict[str, Any]
 Watch = Callable[[int, int], None]  # steps done, steps in all
@@ -74,11 +75,11 @@ class Store:
         if not path.is_file():
             return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path)
             if stored["identity"] == cell.full_identity and isinstance(stored["result"], dict):
                 return dict(stored["result"])
             problem = "is another cell's result"
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"cannot be read ({type(error).__name__})"
         warnings.warn(f"{path}: {problem}; it is ignored and computed again", stacklevel=2)
         return None
