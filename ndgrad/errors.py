@@ -18,8 +18,12 @@ class FunctionError(NdgradError, RuntimeError):
         self.inputs = inputs
 
 
-class EvaluationTimeoutError(FunctionError, TimeoutError):
+class EvaluationTimeoutError(TimeoutError, FunctionError):
     """An evaluation took longer than ``timeout``; ``inputs`` holds its arguments."""
+
+    def __init__(self, message: str, inputs: tuple[object, ...] = ()) -> None:
+        # TimeoutError comes first for its __new__, without which no unpickler can make one; its arguments are others
+        FunctionError.__init__(self, message, inputs)
 
 
 class WorkerDiedError(FunctionError):

@@ -60,10 +60,11 @@ class BlackBox(torch.nn.Module):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
-        f = BoundFunction(self._evaluator, call, begins_with_draws=not self.estimator.exact_value)
+        estimator = self.estimator  # once: a module's attributes are slow
+        f = BoundFunction(self._evaluator, call, begins_with_draws=not estimator.exact_value)
         with without_autocast(call.device):
             if call.inputs:
-                attached = self.estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
+                attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
             else:
                 attached = attach(f, (), lambda *_: lambda _: ())
             outputs = as_tuple(attached)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,11 @@ def torch_loaded(x: Any) -> Any:
 
 
 class OddError(Exception):
-    """Cannot be unpickled: its constructor wants another number of arguments."""
+    """Cannot be pickled: it holds a lock."""
 
     def __init__(self, first: int, second: int) -> None:
         super().__init__(f"{first} and {second}")
+        self.lock = threading.Lock()
 
 
 class DomainError(Exception):
@@ -137,3 +139,7 @@ def chaos(x: Any, log: str) -> Any:
     if fate == 77:
         time.sleep(600)
     return (x * x).sum(1) * (np.nan if fate in (33, 62) else 1.0)
+
+
+def fail_plainly(x: Any, *args: Any, seeds: Any) -> Any:
+    raise DomainError("no")

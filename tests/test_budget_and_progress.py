@@ -48,6 +48,16 @@ def test_a_budget_stops_before_it_is_overspent() -> None:
         box(rows(1).detach())
 
 
+def test_an_evaluation_in_chunks_is_begun_as_a_whole_or_not_at_all() -> None:
+    box = ndgrad.wrap(np.sin, budget=7, chunk_size=2)
+    with pytest.raises(
+        ndgrad.BudgetExceededError, match="8 evaluations were asked for, but of budget=7 0 are spent"
+    ):
+        box(rows(8).detach())
+    assert box.num_evaluations == 0
+    box(rows(7).detach())
+
+
 def test_repetitions_are_paid_and_the_cache_is_free() -> None:
     def fn(x: Any) -> Any:
         return np.where(x[:, 0] > 0, np.nan, x[:, 0])

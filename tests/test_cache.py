@@ -110,6 +110,18 @@ def test_points_seeds_and_shared_arguments_are_part_of_the_key() -> None:
         box(rows(), table, targets, scale=1.0, name="another")
 
 
+def test_numbers_take_the_dtype_that_they_were_asked_for_with() -> None:
+    index = torch.arange(2)
+    wrapped = ndgrad.wrap(lambda i: [3] * len(i), cache="memory")
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert wrapped(index).dtype == dtype
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert wrapped.num_cached == 0
+
+
 def test_failures_are_not_kept() -> None:
     calls: list[int] = []
 
@@ -161,11 +173,11 @@ def helper(x: Any) -> Any:
 CONSTANT = 2.0
 
 
-def recursive(x: Any) -> Any:
-    def inner(k: int) -> Any:
-        return x if k == 0 else inner(k - 1)
+def recursive() -> Any:
+    def inner(x: Any, k: int = 3) -> Any:  # its closure holds itself
+        return x if k == 0 else inner(x, k - 1)
 
-    return inner(3)
+    return inner
 
 
 class Simulator:
@@ -182,10 +194,11 @@ def test_functions_that_differ_have_different_identities(monkeypatch: pytest.Mon
     with torch.no_grad():
         other.weight.add_(1e-3)
     functions: list[Any] = [
-        scaled(1.0), scaled(2.0), lambda x: x + 1, lambda x: x + 2, lambda x, k=1: x * k, lambda x, k=2: x * k,
+        scaled(1.0), scaled(2.0), lambda x: x + 1, lambda x: x + 2, lambda x: x - 1,
+        lambda x, k=1: x * k, lambda x, k=2: x * k,
         lambda x: [y for y in x if y in {"a", "b"}], lambda x: np.sin(x), lambda x: np.cos(x), np.sin, np.cos,
         torch.round,
-        functools.partial(counted, x=1), functools.partial(counted, x=2), counted, helped, recursive, Simulator(1.0),
+        functools.partial(counted, x=1), functools.partial(counted, x=2), counted, helped, recursive(), Simulator(1.0),
         Simulator(2.0), Simulator(1.0).__call__, Simulator(2.0).__call__, network, other,
         scaled(np.arange(3.0)), scaled(np.arange(3.0).astype(np.float32)), scaled(torch.arange(3)), scaled({"a": 1}),
         scaled({"a": 2}), scaled(torch.ones(2, dtype=torch.bfloat16)), scaled(np),
@@ -214,6 +227,7 @@ def test_values_that_differ_have_different_identities() -> None:
         np.zeros(2, np.int64),
     ]
     assert len({value_identity(value) for value in values}) == len(values)
+    assert value_identity([torch, np]) != value_identity([np, torch])
     assert value_identity(np.zeros((2, 3)).T) == value_identity(np.zeros((3, 2)))
 
 

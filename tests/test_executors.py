@@ -28,8 +28,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import ndgrad
-from ndgrad.execution.executors import make_pool
-from ndgrad.execution.loky_pool import owned
+from ndgrad.execution import worker
+from ndgrad.execution.executors import _Clock, make_pool
+from ndgrad.execution.loky_pool import Owned, owned
+from ndgrad.execution.parcels import Courier, unpack
+from ndgrad.execution.tasks import Task
 
 B, n, S = 5, 3, 4
 
@@ -201,6 +204,17 @@ def test_work_is_divided() -> None:
     assert os.getpid() not in ids
 
 
+@pytest.mark.parametrize("where", ["here", "threads", "processes"])
+def test_no_graph_is_recorded_anywhere(where: str, threads: Executor) -> None:
+    def fn(x: Tensor) -> Tensor:
+        return x[:, 0] + float(torch.is_grad_enabled())
+
+    executor = {"here": None, "threads": threads, "processes": 1}[where]
+    with torch.enable_grad():
+        y = ndgrad.wrap(fn, executor=executor, on_error="retry")(rows())
+    assert torch.equal(y, rows()[:, 0])
+
+
 # -- seeds
 
 
@@ -341,6 +355,121 @@ def test_without_loky_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         ndgrad.wrap(np.sin, executor=17)
     monkeypatch.undo()
     loky_pool._loky()
+
+
+def run_here(fn: Any, x: Any, seeds: Any, interface: str) -> Any:
+    """The worker's code and its answer, in this process."""
+
+    def arguments(index: Any, hand: Any) -> Any:
+        return (hand(x, False), hand(torch.full((2,), 0.5), True), "static"), {"seeds": hand(seeds, False)}
+
+    parcel = Courier(fn, interface, arguments).pack(None)
+    assert worker.run("never sent", None, parcel.values) == ("unknown",)
+    worker.install(parcel.digest, parcel.blob)
+    return unpack(worker.run(parcel.digest, None, parcel.values))
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy", "python"])
+def test_what_a_worker_does(interface: str) -> None:
+    def fn(x: Any, shared: Any, static: str, *, seeds: Any) -> Any:
+        assert static == "static"
+        assert seeds == 3
+        kinds = {"torch": Tensor, "numpy": np.ndarray, "python": list}
+        assert isinstance(x, kinds[interface])
+        assert isinstance(shared, kinds[interface])
+        return {"x": x, "shared": (shared, torch.ones(2, dtype=torch.bfloat16))}
+
+    back = run_here(fn, torch.eye(2), 3, interface)
+    assert_close(torch.as_tensor(back["x"]), torch.eye(2))
+    assert_close(torch.as_tensor(back["shared"][0]), torch.full((2,), 0.5))
+    assert back["shared"][1].dtype == torch.bfloat16
+    for k in range(9):  # old functions are forgotten
+        run_here(lambda x, *args, seeds, k=k: k, torch.eye(2), 3, interface)
+    assert len(sys.modules["_ndgrad_worker"].kept) == 4
+
+
+def test_rows_travel_as_contiguous_arrays() -> None:
+    strided = (torch.ones(3, 2).T, np.ones((4, 4))[::2, 1:])
+    parcel = Courier(np.sin, "numpy", lambda index, hand: (tuple(hand(x, False) for x in strided), {})).pack(
+        None
+    )
+    assert [value.shape for value in parcel.values] == [(2, 3), (2, 3)]
+    assert all(value.flags.c_contiguous for value in parcel.values)
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_arrays_that_arrive_read_only_may_be_changed(interface: str) -> None:
+    def fn(x: Any) -> Any:
+        x *= 2
+        return x
+
+    parcel = Courier(fn, interface, lambda index, hand: ((hand(torch.ones(2), False),), {})).pack(None)
+    for value in parcel.values:
+        value.flags.writeable = False
+    kind, tree, dtypes = worker.run(parcel.digest, parcel.blob, parcel.values)
+    tree.flags.writeable = False
+    assert torch.equal(
+        torch.as_tensor(unpack((kind, tree.copy() if not dtypes else tree, dtypes))), 2 * torch.ones(2)
+    )
+    assert parcel.values[0].tolist() == [1.0, 1.0]
+
+
+def test_errors_come_back_with_their_traceback_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fn(x: Any, *args: Any, seeds: Any) -> Any:
+        raise (black_boxes.OddError(1, 2) if seeds else ValueError("no"))
+
+    raised = run_here(fn, torch.eye(2), 0, "numpy")
+    assert isinstance(raised.error, ValueError)
+    assert "ValueError: no" in raised.traceback
+    odd = run_here(fn, torch.eye(2), 1, "numpy")
+    assert (type(odd.error).__name__, str(odd.error)) == ("RemoteError", "OddError: 1 and 2")
+    unreadable = unpack(("raised", b"not a pickle", "OddError: 1 and 2", ""))
+    assert str(unreadable.error) == "OddError: 1 and 2"
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    raised = run_here(black_boxes.fail_plainly, torch.eye(2), 0, "numpy")
+    assert isinstance(raised.error, black_boxes.DomainError)
+
+
+def test_without_cloudpickle_lambdas_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ndgrad.ExecutorError, match=r"lambdas and closures need cloudpickle.*ndgrad\[parallel\]"
+    ):
+        ndgrad.wrap(lambda x: x, executor=Inline())(rows())
+
+
+def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    worker._end_with(7)
+    assert ended == [1]
+
+
+def test_a_worker_ignores_interrupts_which_its_parent_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *args: ignored.append(args))
+    monkeypatch.setattr(worker, "_end_with", lambda parent: None)
+    worker.prepare(7)
+    assert ignored == [(signal.SIGINT, signal.SIG_IGN)]
+
+
+def test_a_fork_of_the_process_begins_workers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Owned(1)
+    parents_workers = pool._workers
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert list(pool.run(deque(), lambda task: None, None)) == []
+    assert pool._workers is not parents_workers
+
+
+def test_an_executor_that_is_slow_to_begin_is_waited_for() -> None:
+    clock = _Clock(timeout=0.0)
+    future: Future[Any] = Future()
+    clock._says_running = True
+    assert clock.overdue({future: Task(np.arange(1))}, finished=False) == []
 
 
 # -- the module around it

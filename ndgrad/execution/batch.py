@@ -32,9 +32,10 @@ class Batch:
 
     def arguments(self, span: Span, hand: Hand) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Build the arguments for some of the rows, or for a single point."""
-        args, kwargs = self.call.arguments([row[_index(span)] for row in self.rows], span, hand)
+        index = torch.from_numpy(span) if isinstance(span, np.ndarray) else span
+        args, kwargs = self.call.arguments([row[index] for row in self.rows], span, hand)
         if self.seeds is not None:
-            seeds = self.seeds[_index(span)]
+            seeds = self.seeds[index]
             kwargs["seed"] = hand(seeds if self.batched else int(seeds), False)
         return args, kwargs
 
@@ -78,7 +79,3 @@ def draw_seeds(call: Call, num_rows: int) -> Tensor | None:
     if any(argument.name == "seed" for argument in call.all_arguments):
         return None
     return torch.randint(2**63 - 1, (num_rows,))
-
-
-def _index(span: Span) -> Any:
-    return torch.from_numpy(span) if isinstance(span, np.ndarray) else span

@@ -75,8 +75,7 @@ class Evaluation:
             self._keys, self._parts, missing = self._cache.look_up(self._batch)
             self._counts.cached += len(self._parts)
         try:
-            for task in tasks(missing, self._chunk_size):
-                self._enqueue(task)
+            self._enqueue(*tasks(missing, self._chunk_size))
             self._work()
         finally:
             self._counts.release(self._reserved)
@@ -85,11 +84,11 @@ class Evaluation:
             self._require_success()
         return Outputs.assemble(self._parts, self._batch.num_rows)
 
-    def _enqueue(self, *again: Task) -> None:
-        num_rows = sum(len(task.index) for task in again)
+    def _enqueue(self, *more: Task) -> None:
+        num_rows = sum(len(task.index) for task in more)
         self._counts.reserve(num_rows)
         self._reserved += num_rows
-        self._queue.extend(again)
+        self._queue.extend(more)
 
     def _work(self) -> None:
         with (

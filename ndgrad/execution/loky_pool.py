@@ -81,12 +81,8 @@ class Owned:
                     answer = w.give_up()
                 else:
                     continue
-                if task is None or answer is None:
-                    continue
-                if answer == ("unknown",):  # loky replaced the process on its own
-                    queue.appendleft(task)
-                    continue
-                yield task, answer
+                if task is not None and answer is not None:
+                    yield task, answer
 
     def _assign(self, queue: deque[Task], pack: Pack, timeout: float | None) -> None:
         """Hand tasks to idle workers; begin as many workers as there are tasks left."""
@@ -130,7 +126,8 @@ class _Worker:
 
     def _clear(self) -> None:
         self._installed = ""  # the digest of the function that the process has
-        self._next: tuple[Parcel, float | None] | None = None  # to be run when its function is installed
+        self._is_installing = False
+        self._job: tuple[Parcel, float | None] | None = None  # what task is, and seconds per row
         self.future: Future[Any] | None = None
         self.task: Task | None = None
         self.ends = float("inf")  # when the task's time is up
@@ -151,16 +148,25 @@ class _Worker:
         self.future = self._executor.submit(time.time)
 
     def give(self, task: Task, parcel: Parcel, timeout: float | None) -> None:
-        self.task = task
+        self.task, self._job = task, (parcel, timeout)
         if parcel.digest == self._installed:
-            self._run(parcel, timeout)
+            self._run()
         else:
-            self._next = parcel, timeout
-            self.future = self._executor.submit(worker.install, parcel.digest, parcel.blob)
+            self._install()
 
-    def _run(self, parcel: Parcel, timeout: float | None) -> None:
+    def _install(self) -> None:
+        assert self._job is not None
+        parcel, _ = self._job
+        self._installed, self._is_installing = parcel.digest, True
+        self.ends = float("inf")  # imports are not the function's time
+        self.future = self._executor.submit(worker.install, parcel.digest, parcel.blob)
+
+    def _run(self) -> None:
+        assert self._job is not None
+        assert self.task is not None
+        parcel, timeout = self._job
+        self._is_installing = False
         if timeout is not None:
-            assert self.task is not None
             self.ends = time.monotonic() + timeout * len(self.task.index)
         self.future = self._executor.submit(worker.run, parcel.digest, None, parcel.values)
 
@@ -172,15 +178,13 @@ class _Worker:
             if self.task is None:
                 self._count_failed_start(answer)
             self.end()
-        elif self._next is not None:
-            (parcel, timeout), self._next = self._next, None
-            self._installed = parcel.digest
-            self._run(parcel, timeout)
-            return None
-        else:
-            self._failed_starts = 0
-            self._installed = "" if answer == ("unknown",) else self._installed
-            self.future, self.task, self.ends = None, None, float("inf")
+            return answer
+        self._failed_starts = 0
+        if self._is_installing:
+            return self._run()
+        if answer == ("unknown",):  # loky replaced the process on its own
+            return self._install()
+        self.future, self.task, self.ends = None, None, float("inf")
         return answer
 
     def give_up(self) -> Lost:

@@ -128,18 +128,18 @@ def unpack(answer: tuple[Any, ...]) -> Any:
     tree, dtypes = rest
     leaves, rebuild = flatten(tree)
     for i, name in dtypes.items():
-        leaves[i] = torch.from_numpy(leaves[i]).to(getattr(torch, name))
+        leaves[i] = torch.from_numpy(as_array(leaves[i])).to(
+            getattr(torch, name)
+        )  # a copy: Dask's are read-only
     return rebuild(leaves)
 
 
 def _error(content: bytes | None, description: str) -> BaseException:
     try:
         if content is not None:
-            error: BaseException = pickle.loads(
-                content
-            )  # from a worker that this process trusts with its work
+            error: BaseException = pickle.loads(content)  # from a worker, which is trusted with the work
             return error
-    except Exception:
+    except Exception:  # whatever it was, its description says more than why it cannot be read
         pass
     return RemoteError(description)
 
@@ -147,6 +147,6 @@ def _error(content: bytes | None, description: str) -> BaseException:
 def _pickler() -> Any:
     try:
         import cloudpickle
-    except ImportError:  # pragma: no cover - it comes with the extras
+    except ImportError:  # it comes with the extras
         return pickle
     return cloudpickle

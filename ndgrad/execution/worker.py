@@ -98,6 +98,10 @@ def _fill(template: Any, slot: type[Slot], values: list[Any], interface: str) ->
 
 def _value(slot: Slot, values: list[Any], interface: str) -> Any:
     value = values[slot.index]
+    if (
+        isinstance(value, np.ndarray) and not value.flags.writeable
+    ):  # as Dask unpickles; the function may change it
+        value = value.copy()
     if not slot.is_tensor or interface == "numpy":
         return value
     if interface == "python":
@@ -128,9 +132,7 @@ def _pickled(error: BaseException) -> bytes | None:
     """Pickle an error that can also be unpickled: one with a constructor of its own often cannot."""
     try:
         import cloudpickle as pickler
-    except (
-        ImportError
-    ):  # pragma: no cover - it comes with every executor that runs elsewhere, but for the builtin
+    except ImportError:  # it comes with every executor that runs elsewhere, but for the builtin one
         pickler = pickle
     try:
         content: bytes = pickler.dumps(error)

@@ -91,5 +91,6 @@ def test_simulated_workers_are_as_fast_as_they_or_their_dispatcher_can_be():
     assert executors.simulate(10, 1, 0.05, 0.0, 0.0) == pytest.approx(0.5)
     assert executors.simulate(10, 1, 0.05, 0.01, 0.02) == pytest.approx(10 * 0.08)
     assert executors.simulate(12, 4, 0.05, 0.0, 0.0) == pytest.approx(0.15)
+    assert executors.simulate(10, 1, 0.05, 0.01, 0.0, ahead=True) == pytest.approx(0.01 + 10 * 0.05)
     # 1000 workers wait for a dispatcher of 1 ms per chunk: 1000 chunks per second, of 0.05 s each
     assert executors.simulate(20000, 1000, 0.05, 0.001, 0.0) == pytest.approx(20.05)
