@@ -5,10 +5,13 @@ INSTALLED := .venv/.installed
 # one thread per process: two test processes share two cores, and OpenMP waits badly on a busy machine
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# options of the comparison: make compare COMPARE=--quick
+COMPARE :=
+
 .PHONY: compare test quick lint types contracts coverage docs clean
 
 compare: $(INSTALLED)
-	$(BIN)/python -m benchmarks.compare_estimators
+	$(BIN)/python -m benchmarks.compare_estimators $(COMPARE)
 
 test: $(INSTALLED)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2

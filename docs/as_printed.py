@@ -4,8 +4,9 @@
     python docs/as_printed.py --only tutorial --keep somewhere/
 
 Each part gets a copy of the tracked files, an environment made by the commands that it prints itself, and an empty
-folder to work in. A block below ``<!-- not run here: REASON -->`` is left out, and said so. ``--without-tests``
-leaves out the lines ``make test``, for a run that is a test itself. Exits with 1 at the first block that fails.
+folder to work in. A block below ``<!-- not run here: REASON -->`` is left out, and said so. ``--short`` leaves out the
+lines ``make test``, and ``make compare`` compares few: for a run that is a test itself. Exits with 1 at the first
+block that fails.
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ def blocks(text: str) -> list[Block]:
     return [Block(_LANGUAGES[match["language"]], match["code"], match["reason"]) for match in found]
 
 
-def without_tests(code: str) -> str:
-    """Drop the lines that run the test suite."""
-    return "".join(line for line in code.splitlines(keepends=True) if not re.match(r"make test\b", line))
+def shorten(page: Path) -> None:
+    """Drop the lines that run the test suite from a page, and compare few tasks."""
+    lines = page.read_text().splitlines(keepends=True)
+    kept = "".join(line for line in lines if not re.match(r"make test\b", line))
+    page.write_text(re.sub(r"^make compare\b", "make compare COMPARE=--quick", kept, flags=re.M))
 
 
 def check_readme(checkout: Path, empty: Path) -> None:
@@ -111,15 +114,14 @@ def copy_tracked(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def check(parts: list[str], folder: Path, with_tests: bool = True) -> Iterator[str]:
+def check(parts: list[str], folder: Path, short: bool = False) -> Iterator[str]:
     """Run each part in folders of its own, and yield its name when it is done."""
     for part in parts:
         checkout, empty = folder / part / "ndgrad", folder / part / "empty"
         empty.mkdir(parents=True)
         copy_tracked(checkout)
-        if not with_tests:
-            page = checkout / README
-            page.write_text(without_tests(page.read_text()))
+        if short:
+            shorten(checkout / README)
         PARTS[part](checkout, empty)
         yield part
 
@@ -133,12 +135,12 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="an empty folder to work in, kept; by default a temporary one"
     )
-    parser.add_argument("--without-tests", action="store_true", help="leave out the lines `make test`")
+    parser.add_argument("--short", action="store_true", help="no `make test`, and a small comparison")
     options = parser.parse_args()
     parts = [options.only] if options.only else list(PARTS)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            for part in check(parts, options.keep or Path(temporary), not options.without_tests):
+            for part in check(parts, options.keep or Path(temporary), options.short):
                 print(f"\n{part}: every block ran")
         except FailedError as error:
             print(f"\nfailed: {error}", file=sys.stderr)

@@ -48,9 +48,11 @@ def test_blocks_are_found_with_their_language_and_reason(as_printed):
     assert found[1].code == "for seed in 0 1; do\n  train $seed\ndone\n"
 
 
-def test_lines_that_run_the_suite_can_be_left_out(as_printed):
-    code = as_printed.blocks(PAGE)[0].code
-    assert as_printed.without_tests(code) == "make compare\nmake tests\n"
+def test_a_short_run_leaves_out_the_suite(as_printed, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(PAGE)
+    as_printed.shorten(page)
+    assert as_printed.blocks(page.read_text())[0].code == "make compare COMPARE=--quick\nmake tests\n"
 
 
 def test_every_fence_of_the_pages_is_a_block(as_printed):
@@ -69,7 +71,7 @@ def test_a_block_that_fails_is_named(as_printed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["readme", "tutorial"])
 def test_what_is_printed_runs_in_an_empty_folder_and_a_fresh_environment(part):
-    command = [sys.executable, ROOT / "docs" / "as_printed.py", "--only", part, "--without-tests"]
+    command = [sys.executable, ROOT / "docs" / "as_printed.py", "--only", part, "--short"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
     assert f"{part}: every block ran" in ran.stdout
