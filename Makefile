@@ -14,13 +14,13 @@ compare: $(INSTALLED)
 	$(BIN)/python -m benchmarks.compare_estimators $(COMPARE)
 
 test: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 quick: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 coverage: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing tests ndgrad --ignore tests/lv_dp --ignore tests/benchmarks
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing tests ndgrad --ignore tests/lv_dp --ignore tests/benchmarks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
