@@ -538,7 +538,8 @@ def _wait_until(condition: Any) -> None:
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
 sys.path.insert(0, {folder!r})
 import torch, numpy as np, ndgrad, black_boxes
 
