@@ -93,6 +93,20 @@ def test_every_option_of_wrap_is_in_the_table_with_its_default():
         assert rows[option.name].replace("`", "").startswith(default), option
 
 
+def test_every_benchmark_with_a_command_line_has_its_help_printed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    listed = [*importlib.import_module("commands").BENCHMARKS, "make_references"]
+    sources = (DOCS.parent / "benchmarks").glob("*.py")
+    assert sorted(listed) == sorted(path.stem for path in sources if "__main__" in path.read_text())
+
+
+def test_help_is_printed_as_the_command_is_typed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    printed = importlib.import_module("commands")._help(["benchmarks.overhead"])
+    assert printed.startswith("usage: python -m benchmarks.overhead [-h]")
+    assert str(DOCS.parent) not in printed
+
+
 def test_links_of_the_readme_lead_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", README)
     assert len(links) > 10
