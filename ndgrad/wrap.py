@@ -77,12 +77,12 @@ class BlackBox(torch.nn.Module):
 
     @property
     def num_evaluations(self) -> int:
-        """How many rows have been handed to the function so far: values, probes, and those handed over again."""
+        """How many rows have been handed to the function so far, for values and probes, repetitions included."""
         return self._evaluator.counts.evaluations
 
     @property
     def num_failures(self) -> int:
-        """How many evaluations have failed: raised, NaN or infinite, too slow, or the end of their worker.
+        """How many evaluations have failed, by an exception, NaN or infinity, a timeout, or the end of their worker.
 
         A row that was tried again counts each time. Where one error ends a call of many rows, it counts as one.
         """

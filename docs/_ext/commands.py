@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HEART = ("train", "evaluate", "search", "compare", "segment", "export", "data", "reproduce")
-BENCHMARKS = (
+BENCHMARKS = (  # but make_references, whose help names the folder of this checkout
     "compare_estimators",
     "descent_path",
     "dynamic_programming",
@@ -57,4 +57,5 @@ def _help(words: list[str]) -> str:
     environment = os.environ | {"COLUMNS": "84", "TERM": "dumb", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *words, "--help"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.rstrip()
+    script = ROOT.joinpath(*words[0].split(".")).with_suffix(".py")
+    return done.stdout.replace(str(script), f"python -m {words[0]}").rstrip()

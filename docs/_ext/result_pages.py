@@ -190,16 +190,19 @@ def peers() -> str:
     return _join(
         "# Beside other libraries",
         _made("python -m benchmarks.compare_estimators --peers --tasks all --fractions 0.1 1 10", "peers", d),
-        f"Of {d['tables']} tables (a task at a budget of evaluations), a peer has the lower mean error in "
-        f"{len(better)}; they are listed like all others. What was run, each line one configuration, gathered by "
-        "`python -m benchmarks.peers_summary`:",
+        f"Of {d['tables']} tables (a task at a budget of evaluations), a peer's mean error is lower than that of our "
+        f"best estimator by more than two standard errors in {len(better)}. They are listed like all others. *Ours* is "
+        "the best of those that start afresh with every call, since none of the peers' learns. A budget of 0.1 n, 1 n "
+        "or 10 n is that many times the number of inputs, and one for the value. What was run, each line one "
+        "configuration, gathered by `python -m benchmarks.peers_summary`:",
         _table(
             ("tasks", "budgets", "seeds"),
             [(_list(c["tasks"]), _budgets(c), c["seeds"]) for c in d["configurations"]],
         ),
         "## Verdict on each task and budget",
-        "Relative error |g - reference| / |reference|, mean ± standard error; z is the difference of the means in "
-        "standard errors, positive where ours is better.",
+        "Relative error |g - reference| / |reference|, mean ± standard error: 1 is what answering zero has. z is the "
+        "difference of the means in standard errors, positive where ours is better. A *sampling* peer draws random "
+        "directions, unlike one that takes differences along the axes.",
         _table(("task", "budget", "evaluations", "peer better", "errors"), verdicts),
         "## Corrections",
         "Estimates with a known factor are compared after it was divided out, so that the comparison is of noise:",
@@ -212,17 +215,23 @@ def peers() -> str:
 
 def _speed(d: dict[str, Any]) -> str:
     c = d["configuration"]
-    ratios = d["times_slowest_of_ours"]
+    ours = [ms for name, ms in d["milliseconds"].items() if name not in d["times_slowest_of_ours"]]
     rows = [
-        (f"`{name}`", f"{ms:.4g}", f"{ratios[name]:.3g}" if name in ratios else "ours")
+        (
+            f"`{name}`",
+            f"{ms:.4g}",
+            *("ours" if ms in ours else f"{ms / one:.3g}" for one in (min(ours), max(ours))),
+        )
         for name, ms in sorted(d["milliseconds"].items(), key=lambda item: item[1])
     ]
     return _join(
         "## Speed",
         _made("python -m benchmarks.peers_speed", "peers_speed", d),
         f"One gradient with {c['evaluations']} evaluations for each of {c['batch']} rows of {c['num_inputs']} inputs, "
-        f"median of {c['repeats']}. Not timed, since they do not apply: {_list(d['skipped'])}.",
-        _table(("estimator", "ms", "times the slowest of ours"), rows),
+        f"median of {c['repeats']}. `torchopt_sum_over_batch` is something else, and is no per-row estimate: one noise "
+        "weight for the whole batch, with an error that is √B times larger ([why](../../concepts/per_row)). "
+        f"Not timed, since they do not apply: {_list(d['skipped'])}.",
+        _table(("estimator", "ms", "times the quickest of ours", "times the slowest of ours"), rows),
     )
 
 
@@ -230,9 +239,15 @@ def left_ventricle() -> str:
     """Write up the tables of the thesis beside ours."""
     return _join(
         "# Left ventricle: the thesis' table beside ours",
-        "Segmentation through an exact closed-contour dynamic program (`applications/lv_dp`).",
+        "Segmentation through an exact closed-contour dynamic program (`applications/lv_dp`; the "
+        "[tutorial](../tutorials/10_the_left_ventricle) shows how). *EDPCNN* is the thesis' name for a U-Net that is "
+        "trained through the dynamic program with `DiffBypass`. *U-Net + DP* is trained on pixels and read out by "
+        "the program. *Per-ray cross-entropy* and *soft-min DP* are losses on the same star with a gradient of "
+        "their own. *Mean circle* is not trained, and *ceiling of the star* is the score of the true contour drawn "
+        "on the star. Dice is the overlap of two masks, 1 for equal ones.",
         _regime("published", "As published: same iterations for all, no image augmentation"),
         _regime("tuned", "Tuned: augmentation, equal time, a search of settings for every method"),
+        _search(_read("lv_sunnybrook_search")),
         _sizes("published"),
         _sizes("tuned"),
         _estimators(_read("left_ventricle_table")),
@@ -266,6 +281,25 @@ def _regime(regime: str, title: str) -> str:
         f"{_list(o['seeds'])}. *Lead* is EDPCNN's mean over {patients} held-out patients minus the method's, p of "
         "Wilcoxon's signed-rank test over the patients.",
         _table(("method", "Dice", "lead of EDPCNN", "p", "thesis, ACDC, 10 slices"), rows),
+    )
+
+
+def _search(d: dict[str, Any]) -> str:
+    rows = [
+        (f"`{method}`", *(change.partition("=")[2] for change in each["change"]), f"{each['dice_whole']:.3f}")
+        for method, candidates in d["candidates"].items()
+        for each in candidates
+    ]
+    return _join(
+        "## The search behind the tuned settings",
+        _made(
+            "python -m applications.lv_dp search --method METHOD --data png:DIR --out runs/search/METHOD",
+            "lv_sunnybrook_search",
+            d,
+        ),
+        "Dice on patients held out *within* the training patients of Sunnybrook, one seed; the first of each method "
+        "was taken. The held-out patients of the tables were not looked at.",
+        _table(("method", "learning rate", "schedule", "Dice"), rows),
     )
 
 

@@ -103,4 +103,5 @@ figure.tight_layout()
 # What next
 # ---------
 # Is a width of 0.3 degrees right, are 4 pairs enough? :func:`ndgrad.diagnose` measures it, see
-# :doc:`08_when_the_bypass_is_wrong`.
+# :doc:`08_when_the_bypass_is_wrong`. Which estimator to take instead is the subject of
+# :doc:`/start/choosing`; what each of them sees, that of the next tutorial, :doc:`02_a_step_function`.

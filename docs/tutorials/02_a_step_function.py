@@ -2,8 +2,8 @@
 What each estimator sees on a step function
 ===========================================
 
-One function with steps, one with a slope and steps, and every estimator at the same input. What
-they return differs because they estimate *different things*; noise comes on top.
+One function with steps, one with noise, and the general estimators at the same inputs. What they
+return differs because they estimate *different things*; noise comes on top.
 """
 
 # %%
@@ -34,8 +34,9 @@ phi = torch.exp(-(((x - edges) / SIGMA) ** 2) / 2) / (2 * torch.pi) ** 0.5  # (3
 smoothed_slope = (phi * heights / SIGMA).sum(1)
 
 # %%
-# Every estimator gets the same 300 inputs as one batch. Rows do not influence each other, so that
-# each point of a curve is one estimate of its own. The two that learn are called 25 times first.
+# Each estimator gets the same 300 inputs as one batch. Rows do not influence each other, so that
+# each point of a curve is one estimate of its own. (Those of the two that learn share their network.
+# They are called 25 times, and the last call is drawn.)
 
 estimators = {
     "finite_difference": ndgrad.FiniteDifference(),
@@ -81,16 +82,19 @@ figure.tight_layout()
 # - **Evolution strategy** scatters about the slope of the smoothed function: no bias, noise that
 #   falls with the number of pairs.
 # - The **score function** with its default Gaussian is the same estimator without pairs, and a
-#   leave-one-out baseline instead. At equal evaluations it has about half the variance of Gaussian
-#   pairs where f is nearly linear, (n + 1)/(2S - 1) against (n + 1)/S; pairs are better where much
-#   of f is even about x, since they cancel it. In more dimensions orthogonal directions take noise
-#   off both; n orthogonal pairs are exact on a linear function.
+#   leave-one-out baseline instead. At equal evaluations, 2 S draws against S pairs, it has about half
+#   the variance of Gaussian pairs where f is nearly linear, (n + 1)/(2S - 1) against (n + 1)/S. Pairs
+#   are better where much of f is even about x, since they cancel it. In more dimensions orthogonal
+#   directions take noise off both; n orthogonal pairs are exact on a linear function.
 # - **Straight-through** returns the slope that it was given, without any evaluation. Here that was
 #   a good guess; it knows nothing of the function.
 # - The **bypass** is smooth, since it is the slope of a network; where it lies beside the curve is
 #   its bias. It has learned from all 300 rows and 25 calls.
 # - The **control variate** uses such a network too, but only to take noise off an unbiased
 #   estimate.
+#
+# Derivations of these, and of the estimators that are not drawn here:
+# :doc:`/concepts/bias_and_variance`.
 
 # %%
 # Noise of the function

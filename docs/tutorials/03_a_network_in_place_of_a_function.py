@@ -4,7 +4,7 @@ A network in place of a function
 
 The bypass stands on one idea: a network can imitate a function, and a network has a slope. How well
 does the *slope* of an imitation fit, and does the network have to know the whole function? On
-``x sin 4x - cos sqrt(15 |x|)``, the example of the thesis (section 2.2.3).
+``x sin 4x - cos sqrt(15 |x|)``, the example of :doc:`the thesis </index>` (section 2.2.3).
 """
 
 # %%

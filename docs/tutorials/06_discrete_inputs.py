@@ -76,7 +76,8 @@ exact = torch.autograd.grad(exact_mean(logits), logits)[0]
 
 # %%
 # The estimate has no bias, whichever baseline is subtracted, but the baseline decides about the noise.
-# Its standard deviation over 300 batches, relative to the length of the exact gradient:
+# Its standard deviation over 300 rows, each an estimate of its own, relative to the length of the exact
+# gradient:
 
 for baseline in (None, "fx", "loo"):
     rows = logits.detach().expand(300, COUNT).clone().requires_grad_()

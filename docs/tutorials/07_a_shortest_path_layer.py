@@ -83,7 +83,7 @@ losses = {
 }
 
 
-def regret(model):
+def wrong_paths(model):
     """Share of unseen maps whose path is not the best one."""
     with torch.no_grad():
         found = torch.from_numpy(cheapest_path(model(unseen_features)[..., 0].numpy()))
@@ -94,14 +94,14 @@ curves, models = {}, {}
 for name, loss in losses.items():
     model = models[name] = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    curves[name] = [regret(model)]
+    curves[name] = [wrong_paths(model)]
     for step in range(1, 41):
         rows = torch.randperm(len(features))[:8]
         optimizer.zero_grad()
         loss(model(features[rows])[..., 0], paths[rows]).backward()
         optimizer.step()
         if step % 5 == 0:
-            curves[name].append(regret(model))
+            curves[name].append(wrong_paths(model))
     print(
         f"{name:25} wrong paths on unseen maps: {curves[name][0]:.0%} at first, {curves[name][-1]:.0%} after 40 steps"
     )

@@ -116,5 +116,6 @@ print(ndgrad.diagnose(box, torch.randn(8, 6), compare=False))
 
 # %%
 # To add it to the library itself: one file, one line in ``ndgrad/estimators/__init__.py`` and one
-# in ``tests/registry.py`` with its variance in closed form. Here that is :math:`(n - 1)/S`: the
-# squared estimate of one sample has mean :math:`n^2 \sum_i \frac{1}{n} g_i^2 = n |g|^2`.
+# in ``tests/registry.py`` with its variance in closed form (``CONTRIBUTING.md`` has the whole list).
+# Here that is :math:`(n - 1)/S`: the squared estimate of one sample has mean
+# :math:`n^2 \sum_i \frac{1}{n} g_i^2 = n |g|^2`.

@@ -12,6 +12,9 @@ import ndgrad
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference" / "index.rst").read_text()
 CHOOSING = (DOCS / "start" / "choosing.md").read_text()
+FAILURES = (DOCS / "concepts" / "failures.md").read_text()
+README = (DOCS.parent / "README.md").read_text()
+ESTIMATORS = (*ndgrad.ESTIMATORS.values(), *ndgrad.WRAPPERS)
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
 
 
@@ -46,9 +49,68 @@ def test_the_reference_has_every_public_name(name):
     assert re.search(rf"\bndgrad\.{name}\b", REFERENCE)
 
 
-@pytest.mark.parametrize("cls", ndgrad.ESTIMATORS.values())
-def test_the_table_of_estimators_has_every_one(cls):
+def test_the_reference_has_no_name_twice():
+    names = re.findall(r"^   (ndgrad\.\S+)$", REFERENCE, re.M)
+    assert len(names) == len(set(names)) > 40
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_the_tables_of_estimators_have_every_one(cls):
     assert f"| {{py:class}}`~ndgrad.{cls.__name__}` |" in CHOOSING
+    assert re.search(rf"^\| `{cls.__name__}\b", README, re.M)
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_bias_and_variance_of_every_estimator_are_derived(cls):
+    table, *sections = re.split(r"^## ", (DOCS / "concepts" / "bias_and_variance.md").read_text(), flags=re.M)
+    assert f"{{py:class}}`~ndgrad.{cls.__name__}`" in table
+    assert any(f"{cls.__name__}`" in section for section in sections)
+
+
+def test_sections_that_tables_point_to_exist():
+    for page in PAGES:
+        text = page.read_text()
+        headings = re.findall(r"^#+ (.*)$", text, re.M)
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors, page
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_who_can_skip_failures_is_said(cls):
+    rows = [line for line in FAILURES.splitlines() if f"`{cls.__name__}`" in line and line.startswith("|")]
+    assert len(rows) == 1
+    refused = "is refused" in rows[0]
+    assert refused == (cls.skips_failures is False)
+
+
+def test_every_option_of_wrap_is_in_the_table_with_its_default():
+    text = (DOCS / "concepts" / "evaluation.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, re.M))
+    options = list(inspect.signature(ndgrad.wrap).parameters.values())[1:]
+    assert list(rows) == [option.name for option in options]
+    for option in options:
+        default = repr(option.default).replace("'", '"')
+        assert rows[option.name].replace("`", "").startswith(default), option
+
+
+def test_every_benchmark_with_a_command_line_has_its_help_printed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    listed = [*importlib.import_module("commands").BENCHMARKS, "make_references"]
+    sources = (DOCS.parent / "benchmarks").glob("*.py")
+    assert sorted(listed) == sorted(path.stem for path in sources if "__main__" in path.read_text())
+
+
+def test_help_is_printed_as_the_command_is_typed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    printed = importlib.import_module("commands")._help(["benchmarks.overhead"])
+    assert printed.startswith("usage: python -m benchmarks.overhead [-h]")
+    assert str(DOCS.parent) not in printed
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", README)
+    assert len(links) > 10
+    assert [link for link in links if not (DOCS.parent / link).exists()] == []
 
 
 def test_every_figure_is_used_and_exists():
