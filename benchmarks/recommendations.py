@@ -11,6 +11,7 @@ maps, like the others, not by training its network.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,20 +46,33 @@ class Config:
     steps: int = 40
     """Steps of the descents that judge it."""
     out: Path | None = None
-    """Folder for recommendations.json; nothing is written without it."""
+    """Folder for recommendations.json; nothing is written without it. Tasks that it has, judged alike, stay."""
 
 
 def main(config: Config) -> dict[str, Any]:
     """Judge the recommendations; prints and returns the results."""
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"tasks": {}, "limit": _LIMIT, "good_tasks": 0} | provenance(config)
+    tasks = _judged_before(config)
+    results: dict[str, Any] = {"tasks": tasks, "limit": _LIMIT} | provenance(config)
     for name in select("task", config.tasks, TASKS):
-        results["tasks"][name] = result = judge(TASKS[name](), config)
-        results["good_tasks"] += result["mean_ratio"] >= _LIMIT
+        if name not in tasks:
+            tasks[name] = judge(TASKS[name](), config)
+        results["good_tasks"] = sum(result["mean_ratio"] >= _LIMIT for result in tasks.values())
         write_json(config.out, "recommendations", results)  # after each: some take many minutes
-    good, judged = results["good_tasks"], len(results["tasks"])
+    good, judged = results["good_tasks"], len(tasks)
     print(f"{good} of {judged} tasks reach a mean ratio of {_LIMIT} (at least 9 of 10 are asked for)")
     return results
+
+
+def _judged_before(config: Config) -> dict[str, Any]:
+    """Return the tasks that the file of an earlier run holds; none if its settings or versions were others."""
+    path = None if config.out is None else config.out / "recommendations.json"
+    if path is None or not path.exists():
+        return {}
+    earlier, now = json.loads(path.read_text()), provenance(config)
+    which = {"tasks": None, "out": None}
+    same = [e["configuration"] | which | {"versions": e["versions"]} for e in (earlier, now)]
+    return earlier["tasks"] if same[0] == same[1] else {}
 
 
 def judge(task: Task, config: Config) -> dict[str, Any]:

@@ -76,6 +76,23 @@ def test_recommendations(tmp_path, capsys):
     assert json.loads((tmp_path / "recommendations.json").read_text()) == json.loads(json.dumps(results))
 
 
+def test_recommendations_go_on_where_they_stopped(tmp_path, monkeypatch):
+    judged = []
+
+    def judge(task, config):
+        judged.append(task.name)
+        return {"mean_ratio": 0.9 if task.name == "sign_layer" else 0.5}
+
+    monkeypatch.setattr(recommendations, "judge", judge)
+    for names in (("sign_layer",), ("sign_layer", "ranking")):
+        results = recommendations.main(recommendations.Config(names, out=tmp_path))
+    assert judged == ["sign_layer", "ranking"]
+    assert results["good_tasks"] == 1
+    assert list(results["tasks"]) == ["sign_layer", "ranking"]
+    recommendations.main(recommendations.Config(("ranking",), seeds=2, out=tmp_path))
+    assert judged == ["sign_layer", "ranking", "ranking"]  # other settings: judged anew
+
+
 def test_executors_report_speed_ups_of_the_same_bits(tmp_path):
     config = executors.Config(
         rows=6, seconds=0.02, repeats=1, workers=(2,), dask=False, many=(4,), out=tmp_path
