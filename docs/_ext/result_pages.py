@@ -246,6 +246,7 @@ def left_ventricle() -> str:
         "their own. *Mean circle* is not trained, and *ceiling of the star* is the score of the true contour drawn "
         "on the star. Dice is the overlap of two masks, 1 for equal ones.",
         _regime("published", "As published: same iterations for all, no image augmentation"),
+        _regime("thirds", "As published, every patient held out once"),
         _regime("tuned", "Tuned: augmentation, equal time, a search of settings for every method"),
         _search(_read("lv_sunnybrook_search")),
         _sizes("published"),
