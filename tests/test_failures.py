@@ -273,6 +273,19 @@ def test_options_out_of_range(option: str, wrong: Any) -> None:
         ndgrad.wrap(np.sin, executor=2, **{option: wrong})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retries": 5}, "retries=5.*type on_error='retry'"),
+        ({"min_success": 0.9}, "min_success=0.9.*on_error='raise' skips none"),
+        ({"min_success": 0.9, "on_error": "retry"}, "min_success=0.9.*on_error='retry' skips none"),
+    ],
+)
+def test_options_without_effect_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ndgrad.wrap(np.sin, **options)
+
+
 # -- skip
 
 
