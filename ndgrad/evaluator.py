@@ -13,6 +13,7 @@ from torch import Tensor
 from ndgrad.autograd import plain_rows
 from ndgrad.call import Call
 from ndgrad.errors import OutputError, UnsupportedTransformError
+from ndgrad.estimator import Estimator, unable_to_skip
 from ndgrad.execution import Execution
 from ndgrad.execution.batch import Batch, draw_seeds, takes_seed
 from ndgrad.execution.evaluation import Evaluation, Means
@@ -114,8 +115,8 @@ class Evaluator:
 class BoundFunction:
     """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees, around ``inputs``.
 
-    What is evaluated first is the value, which cannot be skipped where it fails; unless the estimator's value is a mean
-    over draws (``begins_with_draws``). Where the estimator needs every evaluation (``skips`` False), none is skipped.
+    What is evaluated first is the value, which cannot be skipped where it fails, unless the estimator's value is a mean
+    over draws. For an estimator that needs every evaluation, and without one, none is skipped.
     """
 
     def __init__(
@@ -123,14 +124,15 @@ class BoundFunction:
         evaluator: Evaluator,
         call: Call,
         inputs: tuple[Tensor, ...],
-        begins_with_draws: bool = False,
-        skips: bool = True,
+        estimator: Estimator | None = None,
     ) -> None:
         self._evaluator = evaluator
         self._call = call
         self._inputs = plain_rows(inputs) if inputs else ()
-        self._skips = skips
-        self._may_skip = skips and begins_with_draws
+        self._skips = self._may_skip = False
+        if estimator is not None and evaluator.execution.on_error == "skip":
+            self._skips = not unable_to_skip(estimator)
+            self._may_skip = self._skips and not estimator.exact_value
         self._first: Outputs | None = None
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:

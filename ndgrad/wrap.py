@@ -61,7 +61,7 @@ class BlackBox(torch.nn.Module):
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
         estimator = self.estimator  # once: a module's attributes are slow
-        f = BoundFunction(self._evaluator, call, call.inputs, begins_with_draws=not estimator.exact_value)
+        f = BoundFunction(self._evaluator, call, call.inputs, estimator)
         with without_autocast(call.device):
             if call.inputs:
                 attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in)

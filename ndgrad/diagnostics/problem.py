@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.call import Call
-from ndgrad.estimator import Estimator, EvaluateIn, Rows, as_tuple, unable_to_skip
+from ndgrad.estimator import Estimator, EvaluateIn, Rows, as_tuple
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
 from ndgrad.trees import flatten
 from ndgrad.wrap import BlackBox
@@ -64,7 +64,7 @@ class Problem:
 
     def outputs(self, estimator: Estimator, x: Rows) -> Rows:
         """Return f(x), attached to the graph of x by the estimator."""
-        f = _bound(self.evaluator, self.call, x, estimator)
+        f = BoundFunction(self.evaluator, self.call, tuple(t.detach() for t in x), estimator)
         with without_autocast(x[0].device):
             return as_tuple(estimator(f, *x, evaluate_in=self.evaluate_in))
 
@@ -91,8 +91,8 @@ def pose(
         raise ValueError(
             "no argument can be differentiated: pass at least one floating tensor, or name it in ndgrad.wrap(argnums=)"
         )
-    f = _bound(module._evaluator, call, call.inputs, module.estimator)
     inputs = tuple(x.detach() for x in call.inputs)
+    f = BoundFunction(module._evaluator, call, inputs, module.estimator)
     x = tuple(t.clone().requires_grad_() for t in inputs)
     # by a copy: an estimator whose value is its own, such as a bypass network's, fits before it answers
     outputs = tuple(y.detach() for y in as_tuple(copy.deepcopy(module.estimator)(f, *x)))
@@ -108,13 +108,6 @@ def pose(
         )
     v = _as_rows(cotangent, outputs, single) if cotangent is not None else _random(outputs)
     return Problem(call, module._evaluator, inputs, v, lambda y: inner(v, y), module._evaluate_in)
-
-
-def _bound(evaluator: Evaluator, call: Call, x: Rows, estimator: Estimator) -> BoundFunction:
-    """Return f around x for one call of the estimator, as `BlackBox` does."""
-    inputs = tuple(t.detach() for t in x)
-    skips = not unable_to_skip(estimator)
-    return BoundFunction(evaluator, call, inputs, begins_with_draws=not estimator.exact_value, skips=skips)
 
 
 def scale_of(inputs: Rows) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ndgrad.errors import TooManyFailuresError
+from ndgrad.errors import BudgetExceededError, TooManyFailuresError
 from ndgrad.execution.batch import Batch
 from ndgrad.execution.budget import Counts
 from ndgrad.execution.cache import Cache, make_store
@@ -146,15 +146,22 @@ class Evaluation:
         """Raise, look for the row that failed, try it again, or give it up."""
         fatal = self._execution.on_error == "raise"
         if not fatal and len(task.index) > 1:
-            self._enqueue(*task.halves())
+            self._again(task, cause, *task.halves())
             return
         self._counts.failures += 1
         if not fatal and task.attempt < self._retries:
-            self._enqueue(replace(task, attempt=task.attempt + 1))
+            self._again(task, cause, replace(task, attempt=task.attempt + 1))
         elif self._skips:
             self._lost[int(task.index[0])] = cause
         else:
             raise self._batch.error(cause, task.index, self._execution.timeout)
+
+    def _again(self, task: Task, cause: Cause, *more: Task) -> None:
+        """Evaluate rows of a task that failed once more; where the budget has ended, its error shows what failed."""
+        try:
+            self._enqueue(*more)
+        except BudgetExceededError as error:
+            raise error from self._batch.error(cause, task.index, self._execution.timeout)
 
     def _require_success(self) -> None:
         """Require ``min_success`` of the evaluations that belong to each input, and any at all."""
