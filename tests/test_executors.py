@@ -489,6 +489,7 @@ def test_copies_share_the_workers_and_pickles_begin_their_own(threads: Executor)
 
 def test_what_is_set_is_shown() -> None:
     assert "executor=2, on_error='retry'" in repr(ndgrad.wrap(np.sin, executor=2, on_error="retry"))
+    assert "progress" not in repr(ndgrad.wrap(np.sin, progress=False))
 
 
 def test_an_evaluation_from_within_an_evaluation_does_not_wait_for_itself() -> None:
