@@ -111,7 +111,7 @@ class Evaluation:
 
         def call() -> Any:
             try:
-                with torch.no_grad(), torch.inference_mode(inference):  # which a thread does not inherit
+                with torch.inference_mode(inference), torch.no_grad():  # which a thread does not inherit
                     return self._batch.fn(*args, **kwargs)
             except Exception as error:
                 return Raised(error)
