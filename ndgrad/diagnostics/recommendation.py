@@ -193,8 +193,8 @@ def recommend(
     trials = list(_trials(CANDIDATES if candidates is None else candidates, evaluations, problem, widths))
     if not trials:
         raise ValueError(
-            f"no candidate can work with {evaluations} evaluations per row for {problem.num_inputs} inputs; give more, "
-            "or with on_error='skip' candidates that can do without those that fail"
+            f"no candidate can work with {evaluations} evaluations per row for {problem.num_inputs} inputs; give more "
+            "(and where failures are skipped, candidates that can do without those that fail)"
         )
     optimizer = optimizer or functools.partial(torch.optim.Adam, lr=0.05 * scale)
     trials, objective = _race(problem, trials, optimizer, steps, seed)
