@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndgrad.autograd import plain_rows
 from ndgrad.call import Call
 from ndgrad.errors import OutputError, UnsupportedTransformError
+from ndgrad.estimator import Estimator, unable_to_skip
 from ndgrad.execution import Execution
 from ndgrad.execution.batch import Batch, draw_seeds, takes_seed
 from ndgrad.execution.evaluation import Evaluation, Means
@@ -58,8 +60,10 @@ class Evaluator:
         self._is_direct = execution.is_direct
         self._takes_seed = takes_seed(fn)
 
-    def evaluate(self, call: Call, rows: tuple[Tensor, ...], may_skip: bool = False) -> Outputs:
-        """Evaluate ``fn`` on R rows, (R, ...) each; the outputs have R rows too.
+    def evaluate(
+        self, call: Call, inputs: tuple[Tensor, ...], rows: tuple[Tensor, ...], may_skip: bool
+    ) -> Outputs:
+        """Evaluate ``fn`` on R rows, (R, ...) each, around ``inputs``; the outputs have R rows too.
 
         Where ``may_skip`` allows it, and the options do, rows that failed are NaN.
         """
@@ -70,7 +74,7 @@ class Evaluator:
                 "batches, or wrap a function of rows (batched=True)"
             )
         seeds = draw_seeds(call, num_rows) if self._takes_seed else None
-        batch = Batch(self.fn, self.interface, self.batched, call, rows, num_rows, seeds)
+        batch = Batch(self.fn, self.interface, self.batched, call, inputs, rows, num_rows, seeds)
         with torch.no_grad(), without_autocast(call.device):
             if self._is_direct or num_rows == 0:
                 return Outputs.concatenate(
@@ -109,16 +113,26 @@ class Evaluator:
 
 
 class BoundFunction:
-    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees.
+    """``fn`` with the arguments of one call filled in: the rowwise function that an estimator sees, around ``inputs``.
 
-    What is evaluated first is the value, which cannot be skipped where it fails; unless the estimator's value is a mean
-    over draws (``begins_with_draws``).
+    What is evaluated first is the value, which cannot be skipped where it fails, unless the estimator's value is a mean
+    over draws. For an estimator that needs every evaluation, and without one, none is skipped.
     """
 
-    def __init__(self, evaluator: Evaluator, call: Call, begins_with_draws: bool = False) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        call: Call,
+        inputs: tuple[Tensor, ...],
+        estimator: Estimator | None = None,
+    ) -> None:
         self._evaluator = evaluator
         self._call = call
-        self._may_skip = begins_with_draws
+        self._inputs = plain_rows(inputs) if inputs else ()
+        self._skips = self._may_skip = False
+        if estimator is not None and evaluator.execution.on_error == "skip":
+            self._skips = not unable_to_skip(estimator)
+            self._may_skip = self._skips and not estimator.exact_value
         self._first: Outputs | None = None
 
     def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -128,8 +142,8 @@ class BoundFunction:
                 "torch.func sees how this estimator calls the function, which it cannot follow; take the gradient with "
                 "backward or torch.autograd.grad, and rows, box(x.flatten(0, 1)), in the place of torch.func.vmap"
             )
-        outputs = self._evaluator.evaluate(self._call, rows, self._may_skip)
-        self._may_skip = True
+        outputs = self._evaluator.evaluate(self._call, self._inputs, rows, self._may_skip)
+        self._may_skip = self._skips
         if self._first is None:
             self._first = outputs.structure()
         self._first.check_same_shapes(outputs)

@@ -50,15 +50,21 @@ def _families(fn: Callable[..., Any]) -> set[str]:
     function = getattr(function, "__func__", function)
     if not isinstance(function, types.FunctionType):  # a builtin, or a ufunc
         return {_package(fn), _package(type(fn))}
-    names = _names(function.__code__)
+    names = code_names(function.__code__)
     found = [function.__globals__[name] for name in names if name in function.__globals__]
-    found += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    found += closure_contents(function)
     packages = {package for item in found for package in (_package(item), _package(type(item)))}
     return packages | _imports(function.__code__) | {_package(function)}
 
 
-def _names(code: types.CodeType) -> set[str]:
-    return set(code.co_names).union(*(_names(inner) for inner in _nested(code)))
+def code_names(code: types.CodeType) -> set[str]:
+    """Return the globals and attributes that a function's code names, those of functions inside it included."""
+    return set(code.co_names).union(*(code_names(inner) for inner in _nested(code)))
+
+
+def closure_contents(function: types.FunctionType) -> list[Any]:
+    """Return what a function holds of the functions around it, as far as these have assigned it yet."""
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 
 def _imports(code: types.CodeType) -> set[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.errors import OutputError, OutputTypeError
-from ndgrad.trees import Rebuild, flatten
+from ndgrad.trees import Rebuild, flatten, places
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,19 @@ class Outputs:
         return self._map(lambda leaf: leaf.new_empty((0, *leaf.shape[1:])))
 
     def check_same_shapes(self, other: Outputs) -> None:
-        """Require the same number of outputs with the same row shapes in every call."""
+        """Require the same outputs in every call: in the same order in their containers, with the same row shapes."""
         expected = [tuple(leaf.shape[1:]) for leaf in self.leaves]
         arrived = [tuple(leaf.shape[1:]) for leaf in other.leaves]
         if expected != arrived:
             raise OutputError(
                 "the wrapped function must return the same outputs for every row and call; the rows of its first call "
                 f"had the shapes {expected}, these have {arrived}. If its shapes depend on the values, pad them"
+            )
+        first, second = (places(outputs.rebuild(outputs.leaves)) for outputs in (self, other))
+        if first != second:
+            raise OutputError(
+                "the wrapped function must return the same outputs for every row and call; its first call returned "
+                f"them as {', '.join(first)}, this one as {', '.join(second)}. Let it fill its containers in one order"
             )
 
     def first_non_finite_row(self) -> int | None:

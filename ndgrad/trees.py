@@ -48,6 +48,21 @@ def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
     return [leaf for leaves, _ in parts for leaf in leaves], rebuild
 
 
+def places(tree: Any) -> list[str]:
+    """Return where in its containers each leaf is.
+
+    Example:
+        >>> places({"a": 1, "b": (2.0, [3, 4])})
+        ["['a']", "['b'][0]", "['b'][1]"]
+
+    """
+    opened = _open(tree)
+    if opened is None:
+        return [""]
+    keys = tree if isinstance(tree, dict) else range(len(opened[0]))
+    return [f"[{key!r}]{rest}" for key, child in zip(keys, opened[0], strict=True) for rest in places(child)]
+
+
 def _open(tree: Any) -> tuple[list[Any], Rebuild] | None:
     """Return the children of a container and how to join new ones; None for a leaf."""
     if isinstance(tree, dict):

@@ -61,7 +61,7 @@ class BlackBox(torch.nn.Module):
         # by attribute, which torch.nn.utils.parametrize and torch.func.functional_call replace
         call = self._bind(args, kwargs)
         estimator = self.estimator  # once: a module's attributes are slow
-        f = BoundFunction(self._evaluator, call, begins_with_draws=not estimator.exact_value)
+        f = BoundFunction(self._evaluator, call, call.inputs, estimator)
         with without_autocast(call.device):
             if call.inputs:
                 attached = estimator(f, *call.inputs, evaluate_in=self._evaluate_in)
@@ -229,8 +229,9 @@ def wrap(
             read, and a file that is torn or foreign is left out with a warning. Not for a function that draws
             random numbers of its own.
         cache_key: names the function in the cache. By default it is told by its name, byte code, defaults, closure,
-            and the functions and constants of its module that it names; what it reads or calls elsewhere (a file,
-            another module) is not seen, and calls for a key that you change with it.
+            and the functions and constants (numbers, text, arrays, networks, containers) of its module that it names;
+            what it reads or calls elsewhere (a file, another module) is not seen, and calls for a key that you change
+            with it.
         budget: the most evaluations over the life of the module, values, probes and repetitions; rows from the cache
             are free. An evaluation that would spend more is not begun.
         progress: True for a bar in the terminal (with ``rich``), or a function that is handed a named tuple (done,
@@ -295,7 +296,7 @@ def wrap(
     rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
     taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
     execution = Execution(
-        executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress
+        executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress or None
     )
     evaluator = Evaluator(fn, resolve_interface(fn, interface), batched, chunk_size, execution)
     trained = make_parameters(fn, parameters, taken, _RESERVED)

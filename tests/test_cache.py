@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -405,3 +406,58 @@ def test_concurrent_writers_leave_one_of_their_files_whole(tmp_path: Path) -> No
 def test_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ndgrad.wrap(np.sin, **options)
+
+
+def test_a_module_that_caches_other_containers_can_be_pickled() -> None:
+    box = ndgrad.wrap(in_result, cache="memory", estimator="finite_difference")
+    first = box(rows())
+    for other in (copy.deepcopy(box), pickle.loads(pickle.dumps(box))):
+        assert torch.equal(other(rows()).total, first.total)
+        assert (other.num_evaluations, other.num_cached) == (4, 4)
+
+
+def in_result(x: Any) -> Result:
+    return Result(np.sin(x).sum(1))
+
+
+SETTING: Any = None
+
+
+def set_by_hand(x: Any) -> Any:
+    return SETTING
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (np.arange(3.0), np.arange(3.0) + 1e-9),
+        (torch.arange(3), torch.arange(1, 4)),
+        ((1, 2), (1, 3)),
+        ([1.0], [2.0]),
+        ({"a": 1}, {"b": 1}),
+        (torch.nn.PReLU(init=0.25), torch.nn.PReLU(init=0.26)),
+    ],
+)
+def test_constants_of_the_functions_module_are_part_of_it(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    identities = []
+    for value in pair:
+        monkeypatch.setitem(globals(), "SETTING", value)
+        identities.append(function_identity(set_by_hand))
+    assert len(set(identities)) == 2
+
+
+def test_a_constant_that_is_changed_in_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SETTING", torch.ones(4, dtype=torch.float64))
+    box = wrap("memory", set_by_hand)
+    assert torch.equal(box(rows()), torch.ones(4, dtype=torch.float64))
+    SETTING.mul_(3)
+    assert torch.equal(box(rows()), torch.full((4,), 3.0, dtype=torch.float64))
+
+
+def test_a_closure_that_is_not_filled_yet() -> None:
+    def fn(x: Any) -> Any:
+        return x if early else later
+
+    early, box = True, wrap("memory", fn)
+    assert torch.equal(box(rows()), rows())
+    later = 0

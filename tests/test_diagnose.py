@@ -599,3 +599,40 @@ def test_names_of_the_result() -> None:
     assert isinstance(diagnose(ndgrad.wrap(torch.sin), point(), **QUICK), ndgrad.Diagnosis)
     assert Reference("f", torch.zeros(1), torch.zeros(1)).name == "f"
     assert Difference(1.0, 0.5, 2.0, True).relative_error == 0.25
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def flaky(fraction: float = 0.1) -> Any:
+    """A linear function that fails at random."""
+    generator = torch.Generator().manual_seed(5)
+
+    def fn(z: Tensor) -> Tensor:
+        lost = torch.rand(len(z), 1, generator=generator) < fraction
+        return torch.where(
+            lost, torch.nan, z @ torch.tensor([[0.7, -1.2], [0.4, 2.0], [0.3, -0.1], [1.0, 0.6]]).double()
+        )
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        EvolutionStrategy(40, 0.3),
+        ScoreFunction(lambda t: Normal(t, 0.3), num_samples=40),
+        ndgrad.PerturbedOptimizer(40, 0.3),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_failures_are_skipped_as_the_module_does_and_values_tried_again(estimator: Any) -> None:
+    """The differences that others are compared with need every evaluation, and are not NaN."""
+    box = ndgrad.wrap(flaky(), estimator=estimator, on_error="skip", retries=20, min_success=0.0)
+    d = diagnose(box, point(), repeats=8)
+    assert math.isfinite(d.snr)
+    assert math.isfinite(d.standard_error)
+    if d.landscape is not None:
+        assert d.landscape.slopes is not None
+        assert d.landscape.slopes.isfinite().all()
+        assert math.isfinite(d.landscape.spread)

@@ -323,3 +323,21 @@ def test_every_error_has_one_base_and_the_builtin_a_caller_expects() -> None:
         assert issubclass(error, ndgrad.NdgradError)
         assert issubclass(error, builtin)
     assert ndgrad.FunctionError("message").inputs == ndgrad.NonFiniteError("message").inputs == ()
+
+
+@pytest.mark.parametrize("options", [{"batched": True}, {"batched": False, "vectorize": True}])
+def test_a_companion_array_that_the_function_changes_stays_the_callers(options: Any) -> None:
+    def fn(x: Any, target: Any) -> Any:
+        target -= 1.0
+        return ((np.asarray(x) - target) ** 2).sum(-1)
+
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.25], [1.5, -0.75]], dtype=torch.float64, requires_grad=True)
+    target = np.array([[1.0, 2.0], [0.5, -1.5], [3.0, 0.0]])
+    kept = target.copy()
+    box = ndgrad.wrap(
+        fn, estimator=ndgrad.FiniteDifference(eps=0.1), in_dims=(0, 0), interface="numpy", **options
+    )
+    v = torch.tensor([0.7, -1.3, 2.0], dtype=torch.float64)
+    box(x, target).backward(v)
+    assert np.array_equal(target, kept)
+    assert_close(x.grad, 2 * (x.detach() - torch.from_numpy(kept - 1)) * v[:, None])

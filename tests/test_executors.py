@@ -489,6 +489,7 @@ def test_copies_share_the_workers_and_pickles_begin_their_own(threads: Executor)
 
 def test_what_is_set_is_shown() -> None:
     assert "executor=2, on_error='retry'" in repr(ndgrad.wrap(np.sin, executor=2, on_error="retry"))
+    assert "progress" not in repr(ndgrad.wrap(np.sin, progress=False))
 
 
 def test_an_evaluation_from_within_an_evaluation_does_not_wait_for_itself() -> None:
@@ -528,6 +529,24 @@ def test_closing_ends_the_processes_and_the_next_call_begins_new_ones() -> None:
     del box
     gc.collect()
     _wait_until(lambda: not psutil.pid_exists(second))
+
+
+def test_closing_from_within_an_evaluation_does_not_wait_for_itself() -> None:
+    pool = owned(2)
+    pool._user = threading.get_ident()
+    with pytest.raises(ndgrad.ExecutorError, match=r"busy.*to break it off, raise"):
+        pool.close()
+    pool._user = None
+
+
+def test_threads_may_change_their_rows_in_inference_mode(threads: Executor) -> None:
+    def fn(x: Tensor) -> Tensor:
+        return x.mul_(2).sum(1)
+
+    with torch.inference_mode():
+        y = ndgrad.wrap(fn, executor=threads)(rows())
+    assert y.is_inference()
+    assert_close(y.clone(), 2 * rows().detach().sum(1))
 
 
 def _wait_until(condition: Any) -> None:

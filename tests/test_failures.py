@@ -273,6 +273,19 @@ def test_options_out_of_range(option: str, wrong: Any) -> None:
         ndgrad.wrap(np.sin, executor=2, **{option: wrong})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retries": 5}, "retries=5.*type on_error='retry'"),
+        ({"min_success": 0.9}, "min_success=0.9.*on_error='raise' skips none"),
+        ({"min_success": 0.9, "on_error": "retry"}, "min_success=0.9.*on_error='retry' skips none"),
+    ],
+)
+def test_options_without_effect_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ndgrad.wrap(np.sin, **options)
+
+
 # -- skip
 
 
@@ -287,6 +300,25 @@ def noisy_domain(fraction: float, seed: int = 0) -> Any:
         return np.where(lost[:, None], np.nan, y)
 
     return fn
+
+
+def test_an_estimator_that_is_put_in_later_gets_every_evaluation_it_needs() -> None:
+    box = ndgrad.wrap(noisy_domain(0.3), interface="numpy", on_error="skip", retries=50)
+    box.estimator = ndgrad.FiniteDifference()
+    x = rows(0.2, 1.0, -0.7).requires_grad_()
+    v = torch.tensor([[1.7, -0.6], [0.4, 2.0], [-1.0, 0.3]], dtype=torch.float64)
+    box(x).backward(v)
+    weight = torch.tensor([[2.0, 0.3], [-1.0, 0.7], [0.5, -1.1]], dtype=torch.float64)
+    assert_close(x.grad, v @ weight.T, rtol=1e-6, atol=1e-6)
+    assert box.num_failures > 0
+
+
+@pytest.mark.parametrize("on_error", ["retry", "skip"])
+def test_a_budget_that_ends_while_failures_are_repeated_shows_them(on_error: str) -> None:
+    with pytest.raises(ndgrad.BudgetExceededError) as caught:
+        value(black_boxes.below_two, rows(0, 5, 0), budget=4, on_error=on_error)
+    assert isinstance(caught.value.__cause__, ndgrad.FunctionError)
+    assert isinstance(caught.value.__cause__.__cause__, black_boxes.DomainError)
 
 
 @pytest.mark.parametrize("antithetic", [True, False])

@@ -203,3 +203,18 @@ def test_infinity_from_a_narrower_dtype_is_refused_without_a_warning() -> None:
 def test_a_finite_result_whose_sum_overflows_passes() -> None:
     y = value(lambda x: torch.full((len(x), 4), 3e38), torch.float32)
     assert_close(y.detach(), torch.full((B, 4), 3e38))
+
+
+@pytest.mark.parametrize("cache", [None, "memory"])
+def test_containers_that_change_between_calls_are_refused(cache: str | None) -> None:
+    """Their leaves have the same shapes, and would take each other's places."""
+    calls = []
+
+    def fn(x: Tensor) -> Any:
+        calls.append(0)
+        named = {"low": x[:, 0], "high": x[:, 1]}
+        return {"all": dict(sorted(named.items(), reverse=len(calls) == 2))}
+
+    message = r"\['all'\]\['high'\], \['all'\]\['low'\], this one as \['all'\]\['low'\]"
+    with pytest.raises(ndgrad.OutputError, match=message):
+        value(fn, chunk_size=2, cache=cache, cache_key="fn" if cache else None)

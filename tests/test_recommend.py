@@ -277,3 +277,32 @@ def test_errors() -> None:
         recommend(bowl, point(), 9, sigmas=[0.0])
     with pytest.raises(ValueError, match="no candidate can work with 3 evaluations per row for 4 inputs"):
         recommend(bowl, point(), 3, candidates={"fd": FD})
+
+
+def test_with_failures_to_skip_only_what_can_do_without_them_is_tried() -> None:
+    options: Any = {"on_error": "skip", "retries": 20}
+    result = recommend(bowl, point(), 9, loss=total, candidates=PAIR, sigmas=[0.1], steps=2, **options)
+    assert [trial.name for trial in result.ranking] == ["es"]
+    ndgrad.wrap(bowl, estimator=result.estimator, **options)
+    with pytest.raises(ValueError, match="can do without those that fail"):
+        recommend(bowl, point(), 9, loss=total, candidates={"fd": FD}, steps=2, **options)
+
+
+def test_inputs_that_descend_are_the_ones_that_failures_lie_around() -> None:
+    """Failures at random around one row do not look as if they lay where that row has moved to."""
+    generator = torch.Generator().manual_seed(3)
+
+    def fn(z: Tensor) -> Tensor:
+        lost = (z[:, :1] > 0.2) & (torch.rand(len(z), 1, generator=generator) < 0.2)
+        return torch.where(lost, torch.nan, -z.square().sum(1, keepdim=True))
+
+    x = torch.tensor([[-0.4, 0.1], [0.0, -0.2], [0.4, 0.3]])
+    recommend(
+        fn, x, 41, loss=total, candidates={"es": ES}, sigmas=[0.02], steps=10, on_error="skip", retries=20,
+        min_success=0.0, optimizer=lambda x: torch.optim.SGD(x, lr=0.1),
+    )  # fmt: skip
+
+
+def test_a_budget_that_is_spent_is_no_failure_of_the_candidate() -> None:
+    with pytest.raises(ndgrad.BudgetExceededError, match="budget=300"):
+        recommend(bowl, point(), 9, loss=total, candidates=PAIR, sigmas=[0.1], steps=20, budget=300)

@@ -393,3 +393,80 @@ def test_integers_are_constants_of_a_transform(interface: str) -> None:
     assert box.num_evaluations == 2 * B
     with pytest.raises(UnsupportedTransformError, match="nothing else that it reads"):
         vmap(box)(i.expand(K, B, n))
+
+
+# -- failures below vmap, where K B inputs are evaluated together
+
+
+def failing(x: Tensor) -> Tensor:
+    """Linear; fails in a tenth of its domain, in stripes too narrow to lean to one side of an input."""
+    y = x @ torch.tensor([[2.0, 0.3], [-1.0, 0.7], [0.5, -1.1]], dtype=x.dtype)
+    return torch.where((1000 * x[:, :1] % 1 - 0.5).abs() < 0.05, torch.nan, y)
+
+
+def safe_inputs() -> Tensor:
+    return (10 * draw(K, B, n)).round()  # which lie far apart, and where nothing fails
+
+
+SKIPPING = {
+    "draws around the value": lambda: ndgrad.EvolutionStrategy(40, 0.3, directions="gaussian"),
+    "value of draws": lambda: ndgrad.PerturbedOptimizer(40, 0.3),
+}
+
+
+@pytest.mark.filterwarnings("error::ndgrad.DependentFailureWarning")
+@pytest.mark.parametrize("name", SKIPPING)
+@pytest.mark.parametrize("transform", ["vmap", "vmap-grad", "vmap-vmap"])
+def test_failures_below_vmap_are_skipped_as_in_one_batch(name: str, transform: str) -> None:
+    def gradient(x: Tensor, apply: Callable[[Any, Tensor], Tensor]) -> tuple[Tensor, int]:
+        torch.manual_seed(2)
+        box = ndgrad.wrap(failing, estimator=SKIPPING[name](), on_error="skip")
+        return apply(box, x), box.num_failures
+
+    def backward(f: Callable[..., Any]) -> Callable[[Any, Tensor], Tensor]:
+        def apply(box: Any, x: Tensor) -> Tensor:
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad((f(box, x) ** 2).sum(), x)[0]
+
+        return apply
+
+    different = {"randomness": "different"}
+    mapped = {
+        "vmap": backward(lambda box, x: vmap(box, **different)(x)),
+        "vmap-grad": lambda box, x: vmap(grad(loss(box)), **different)(x),
+        "vmap-vmap": backward(
+            lambda box, x: vmap(vmap(box, **different), **different)(x.unflatten(0, (2, K // 2)))
+        ),
+    }
+    found, failures = gradient(safe_inputs(), mapped[transform])
+    expected, in_one = gradient(safe_inputs().flatten(0, 1), backward(lambda box, x: box(x)))
+    close(found.flatten(0, 1), expected)
+    assert failures == in_one > 20
+
+
+def test_each_mapped_input_needs_its_share_of_successes() -> None:
+    x = safe_inputs()
+    x[2, 1, 0] = 1e4
+
+    def fn(x: Tensor) -> Tensor:  # all probes around one of the K B inputs fail
+        return torch.where((x[:, :1] > 9e3) & (x[:, :1] != 1e4), torch.nan, x)
+
+    box = ndgrad.wrap(fn, estimator=ndgrad.EvolutionStrategy(8, 0.3), on_error="skip")
+    with pytest.raises(ndgrad.TooManyFailuresError, match="around row 1 of mapped call 2, 0 succeeded"):
+        vmap(grad(loss(box)), randomness="different")(x)
+
+
+@pytest.mark.parametrize("options", [{}, {"on_error": "retry"}])
+def test_an_error_below_vmap_names_the_mapped_call(options: Any) -> None:
+    x = safe_inputs()
+    x[3, 2, 0] = 1e4
+
+    def fn(x: Tensor) -> Tensor:
+        if (x > 9e3).any():
+            raise RuntimeError("too far")
+        return x
+
+    with pytest.raises(ndgrad.FunctionError, match="on row 2 of mapped call 3 as fn"):
+        vmap(boxed(fn, chunk_size=1, **options))(x)
+    with pytest.raises(ndgrad.FunctionError, match=r"on row 3 as fn"):
+        boxed(fn, chunk_size=1, **options)(x[:, 2])

@@ -207,5 +207,5 @@ def _value_is_f(problem: Problem, estimator: Estimator) -> bool:
     if getattr(estimator, "distribution", None) is not None:
         return False
     with torch.no_grad():
-        values = problem.f(*problem.inputs)
+        values = problem.values(problem.inputs)
     return [y.shape for y in values] == [v.shape for v in problem.cotangent]

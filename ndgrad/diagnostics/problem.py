@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, Rows, as_tuple
 from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
 from ndgrad.trees import flatten
@@ -23,7 +24,7 @@ class Problem:
     With a cotangent v the objective is ``<v, f(x)>``; with a loss, ``L(f(x))``, whose cotangent at x is v.
     """
 
-    f: BoundFunction
+    call: Call
     evaluator: Evaluator
     inputs: Rows  # detached, (B, ...)
     cotangent: Rows  # (B, ...)
@@ -52,7 +53,7 @@ class Problem:
             (x + offset.reshape(S, *x.shape).to(x.device, x.dtype)).flatten(0, 1)
             for x, offset in zip(self.inputs, _cut(offsets, self.inputs), strict=True)
         )  # (S B, ...)
-        values = as_tuple(self.f(*probes))
+        values = self.values(probes)
         return sum_rows(y.unflatten(0, (S, -1)) * v for y, v in zip(values, self.cotangent, strict=True))
 
     def gradient(self, estimator: Estimator) -> Tensor:
@@ -63,8 +64,13 @@ class Problem:
 
     def outputs(self, estimator: Estimator, x: Rows) -> Rows:
         """Return f(x), attached to the graph of x by the estimator."""
+        f = BoundFunction(self.evaluator, self.call, tuple(t.detach() for t in x), estimator)
         with without_autocast(x[0].device):
-            return as_tuple(estimator(self.f, *x, evaluate_in=self.evaluate_in))
+            return as_tuple(estimator(f, *x, evaluate_in=self.evaluate_in))
+
+    def values(self, rows: Rows) -> Rows:
+        """Return f at rows (R, ...); what fails is tried again where the options say so, and not left out."""
+        return BoundFunction(self.evaluator, self.call, self.inputs)(*rows)
 
 
 def pose(
@@ -85,8 +91,8 @@ def pose(
         raise ValueError(
             "no argument can be differentiated: pass at least one floating tensor, or name it in ndgrad.wrap(argnums=)"
         )
-    f = BoundFunction(module._evaluator, call)
     inputs = tuple(x.detach() for x in call.inputs)
+    f = BoundFunction(module._evaluator, call, inputs, module.estimator)
     x = tuple(t.clone().requires_grad_() for t in inputs)
     # by a copy: an estimator whose value is its own, such as a bypass network's, fits before it answers
     outputs = tuple(y.detach() for y in as_tuple(copy.deepcopy(module.estimator)(f, *x)))
@@ -98,10 +104,10 @@ def pose(
 
     if loss is not None:
         return Problem(
-            f, module._evaluator, inputs, _slope(objective, outputs), objective, module._evaluate_in
+            call, module._evaluator, inputs, _slope(objective, outputs), objective, module._evaluate_in
         )
     v = _as_rows(cotangent, outputs, single) if cotangent is not None else _random(outputs)
-    return Problem(f, module._evaluator, inputs, v, lambda y: inner(v, y), module._evaluate_in)
+    return Problem(call, module._evaluator, inputs, v, lambda y: inner(v, y), module._evaluate_in)
 
 
 def scale_of(inputs: Rows) -> float:

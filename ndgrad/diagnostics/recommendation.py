@@ -17,8 +17,8 @@ from torch import Tensor
 from ndgrad.diagnostics.candidates import CANDIDATES, Candidate
 from ndgrad.diagnostics.isolation import seeded
 from ndgrad.diagnostics.problem import Problem, pose, scale_of
-from ndgrad.errors import NdgradError
-from ndgrad.estimator import Estimator
+from ndgrad.errors import BudgetExceededError, NdgradError
+from ndgrad.estimator import Estimator, unable_to_skip
 from ndgrad.validation import positive_float, positive_int
 from ndgrad.wrap import Options, wrap
 
@@ -158,11 +158,13 @@ def recommend(
         steps: of one descent; as long as your patience: estimators that learn need some calls to get going.
         sigmas: widths to try, in units of the input. None: 0.03, 0.1, 0.3 and 1 times the deviation of the entries
             of x.
-        candidates: what to try; None for ``ndgrad.diagnostics.CANDIDATES``.
+        candidates: what to try; None for ``ndgrad.diagnostics.CANDIDATES``. With ``on_error="skip"`` those that need
+            every evaluation are left out.
         seed: of everything random; the global random state is put back.
         **options: further keywords of `wrap` (``interface``, ``batched``, ``in_dims``, ...), except ``estimator``.
 
     Raises:
+        BudgetExceededError: (a RuntimeError) where ``budget=``, of all evaluations together, is not enough.
         ValueError: for a number out of range, a budget that no candidate can work with, a loss that is no torch
             function, or if every candidate fails.
         TypeError: for the keyword ``estimator``.
@@ -191,7 +193,8 @@ def recommend(
     trials = list(_trials(CANDIDATES if candidates is None else candidates, evaluations, problem, widths))
     if not trials:
         raise ValueError(
-            f"no candidate can work with {evaluations} evaluations per row for {problem.num_inputs} inputs; give more"
+            f"no candidate can work with {evaluations} evaluations per row for {problem.num_inputs} inputs; give more "
+            "(and where failures are skipped, candidates that can do without those that fail)"
         )
     optimizer = optimizer or functools.partial(torch.optim.Adam, lr=0.05 * scale)
     trials, objective = _race(problem, trials, optimizer, steps, seed)
@@ -201,7 +204,8 @@ def recommend(
 def _trials(
     candidates: Mapping[str, Candidate], evaluations: int, problem: Problem, sigmas: Sequence[float]
 ) -> Iterator[Trial]:
-    """List what the budget allows, with every sigma."""
+    """List what the budget allows, with every sigma; where failures are skipped, what can do without them."""
+    skips = problem.evaluator.execution.on_error == "skip"
     for name, candidate in candidates.items():
         S = candidate.num_samples(evaluations, problem.num_inputs)
         if S is None:
@@ -209,7 +213,8 @@ def _trials(
         probes = candidate.probes_per_input * problem.num_inputs or candidate.probes_per_sample * S
         for sigma in sigmas if candidate.scaled else [math.nan]:
             make = functools.partial(candidate.make, S, sigma)
-            yield Trial(name, sigma if candidate.scaled else None, 1 + probes, make)
+            if not (skips and unable_to_skip(make())):
+                yield Trial(name, sigma if candidate.scaled else None, 1 + probes, make)
 
 
 def _race(
@@ -242,6 +247,8 @@ def _run(
         with seeded(seed):
             x = _descend(problem, trial.make(), optimizer, steps)
         reduction = start - _score(problem, x, again, seed)
+    except BudgetExceededError:  # says nothing about this candidate
+        raise
     except (
         NdgradError,
         ValueError,
@@ -263,12 +270,12 @@ def _descend(problem: Problem, estimator: Estimator, optimizer: Optimizer, steps
 
 def _score(problem: Problem, x: tuple[Tensor, ...], again: int, seed: int) -> float:
     with seeded(seed), torch.no_grad():
-        return mean(float(problem.objective(problem.f(*x))) for _ in range(again))
+        return mean(float(problem.objective(problem.values(x))) for _ in range(again))
 
 
 def _is_noisy(problem: Problem, seed: int) -> bool:
     with seeded(seed), torch.no_grad():
-        first, second = (problem.f(*problem.inputs) for _ in range(2))
+        first, second = (problem.values(problem.inputs) for _ in range(2))
     return any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 

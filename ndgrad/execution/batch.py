@@ -14,21 +14,30 @@ from torch import Tensor
 from ndgrad.call import Call, Hand, Span
 from ndgrad.execution.failures import Cause, NotFinite, function_error, name_rows, non_finite_error, show_call
 from ndgrad.execution.tasks import Index
-from ndgrad.interface import Interface, to_interface
+from ndgrad.interface import Interface, is_array, to_interface
 from ndgrad.outputs import Outputs, read_outputs
 
 
 @dataclass
 class Batch:
-    """R rows (R, ...) for the function ``fn``, and for each a seed (R,) if it takes one."""
+    """R rows (R, ...) for the function ``fn``, and for each a seed (R,) if it takes one.
+
+    Row r lies around row r mod K B of the ``inputs`` (K B, ...): those of the call, or of K calls that are mapped.
+    """
 
     fn: Callable[..., Any]
     interface: Interface
     batched: bool
     call: Call
+    inputs: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
     num_rows: int
     seeds: Tensor | None
+
+    @property
+    def num_inputs(self) -> int:
+        """Count the rows of the inputs, K B."""
+        return self.inputs[0].shape[0] if self.inputs else self.call.num_rows
 
     def arguments(self, span: Span, hand: Hand) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Build the arguments for some of the rows, or for a single point."""
@@ -45,8 +54,9 @@ class Batch:
 
     def hand(self, value: Any, is_shared: bool) -> Any:
         """Give ``fn`` its own copy of what has rows: it may change it, and it may be the user's own tensor."""
-        copied = value.clone() if isinstance(value, Tensor) and not is_shared else value
-        return to_interface(copied, self.interface)
+        if not is_shared and is_array(value):
+            value = value.clone() if isinstance(value, Tensor) else value.copy()
+        return to_interface(value, self.interface)
 
     def read(self, returned: Any, num_rows: int) -> Outputs:
         """Convert what one call returned for ``num_rows`` rows."""
@@ -55,7 +65,7 @@ class Batch:
 
     def error(self, cause: Cause, index: Index, timeout: float | None = None) -> Exception:
         """Return the error for a call on rows ``index`` that failed."""
-        where = name_rows(index, self.call.num_rows)
+        where = name_rows(index, self.call.num_rows, self.num_inputs)
         if isinstance(cause, NotFinite):
             return non_finite_error(self.fn, where, tuple(row[int(index[0])] for row in self.rows))
         args, kwargs = self.arguments_of(index, self.hand)

@@ -106,7 +106,7 @@ class Cache:
 
     def __init__(self, store: Store, cache_key: str | None) -> None:
         self._store, self._cache_key = store, cache_key
-        self._rebuild: Rebuild | None = None  # of the last outputs with containers that JSON does not know
+        self._like: Any = None  # the last outputs with containers that JSON does not know, without rows
 
     def look_up(self, batch: Batch) -> tuple[list[str], list[tuple[Index, Outputs]], Index]:
         """Return the key of every row, the outputs of those that are kept, and which are not."""
@@ -124,7 +124,7 @@ class Cache:
         """Keep the outputs of one call, under the keys of its rows."""
         structure = structure_of(outputs.rebuild(outputs.leaves))
         if not structure:
-            self._rebuild = outputs.rebuild
+            self._like = outputs.rebuild(outputs.structure().leaves)
         for i, key in enumerate(keys):
             self._store.put(key, structure, tuple(leaf[i : i + 1].cpu() for leaf in outputs.leaves))
 
@@ -133,8 +133,9 @@ class Cache:
         if found is None:
             return None
         structure, leaves = found
-        rebuild = rebuild_from(structure) if structure else self._rebuild
-        return None if rebuild is None else Outputs(leaves, rebuild)
+        if structure:
+            return Outputs(leaves, rebuild_from(structure))
+        return None if self._like is None else Outputs(leaves, flatten(self._like)[1])
 
 
 def row_keys(batch: Batch, cache_key: str | None) -> list[str]:

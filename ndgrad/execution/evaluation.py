@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ndgrad.errors import TooManyFailuresError
+from ndgrad.errors import BudgetExceededError, TooManyFailuresError
 from ndgrad.execution.batch import Batch
 from ndgrad.execution.budget import Counts
 from ndgrad.execution.cache import Cache, make_store
 from ndgrad.execution.dependence import Dependence
 from ndgrad.execution.executors import Pool, make_pool
-from ndgrad.execution.failures import Cause, NotFinite, commonest, name_of
+from ndgrad.execution.failures import Cause, NotFinite, commonest, name_input, name_of
 from ndgrad.execution.options import Execution
 from ndgrad.execution.parcels import Courier, Raised, unpack
 from ndgrad.execution.progress import Reporter, reporting
@@ -80,7 +80,7 @@ class Evaluation:
         finally:
             self._counts.release(self._reserved)
         if self._lost:
-            self._dependence.observe(self._batch.call.inputs, self._batch.rows, sorted(self._lost))
+            self._dependence.observe(self._batch.inputs, self._batch.rows, sorted(self._lost))
             self._require_success()
         return Outputs.assemble(self._parts, self._batch.num_rows)
 
@@ -107,10 +107,11 @@ class Evaluation:
 
     def _call(self, task: Task) -> Callable[[], Any]:
         args, kwargs = self._batch.arguments_of(task.index, self._batch.hand)
+        inference = torch.is_inference_mode_enabled()  # without which its tensors cannot be changed
 
         def call() -> Any:
             try:
-                with torch.no_grad():  # which a thread does not inherit
+                with torch.inference_mode(inference), torch.no_grad():  # which a thread does not inherit
                     return self._batch.fn(*args, **kwargs)
             except Exception as error:
                 return Raised(error)
@@ -145,19 +146,26 @@ class Evaluation:
         """Raise, look for the row that failed, try it again, or give it up."""
         fatal = self._execution.on_error == "raise"
         if not fatal and len(task.index) > 1:
-            self._enqueue(*task.halves())
+            self._again(task, cause, *task.halves())
             return
         self._counts.failures += 1
         if not fatal and task.attempt < self._retries:
-            self._enqueue(replace(task, attempt=task.attempt + 1))
+            self._again(task, cause, replace(task, attempt=task.attempt + 1))
         elif self._skips:
             self._lost[int(task.index[0])] = cause
         else:
             raise self._batch.error(cause, task.index, self._execution.timeout)
 
+    def _again(self, task: Task, cause: Cause, *more: Task) -> None:
+        """Evaluate rows of a task that failed once more; where the budget has ended, its error shows what failed."""
+        try:
+            self._enqueue(*more)
+        except BudgetExceededError as error:
+            raise error from self._batch.error(cause, task.index, self._execution.timeout)
+
     def _require_success(self) -> None:
         """Require ``min_success`` of the evaluations that belong to each input, and any at all."""
-        B, R = self._batch.call.num_rows, self._batch.num_rows
+        B, R = self._batch.num_inputs, self._batch.num_rows
         total = np.bincount(np.arange(R) % B, minlength=B)  # (B,)
         good = total - np.bincount(np.array(list(self._lost)) % B, minlength=B)  # (B,)
         worst = int(np.argmin(good / total))
@@ -166,8 +174,9 @@ class Evaluation:
         if fraction >= least and self._parts:
             return
         reason = commonest(list(self._lost.values()), self._execution.timeout)
+        where = name_input(worst, self._batch.call.num_rows, B)
         raise TooManyFailuresError(
-            f"of the {total[worst]} evaluations of {name_of(self._batch.fn)} around row {worst}, "
+            f"of the {total[worst]} evaluations of {name_of(self._batch.fn)} around {where}, "
             f"{good[worst]} succeeded, a fraction of {fraction:.2f}, and min_success={least} are "
             f"needed; most often it {reason}. Keep probes in its domain (bounds=, a smaller sigma), let it return a "
             "penalty there, or lower min_success"

@@ -73,14 +73,20 @@ def non_finite_error(fn: Callable[..., Any], where: str, row: tuple[Any, ...]) -
     )
 
 
-def name_rows(index: Index, num_rows: int) -> str:
-    """Say which rows of a batch of ``num_rows`` evaluations belong to."""
+def name_rows(index: Index, num_rows: int, num_inputs: int) -> str:
+    """Say which rows of a batch of ``num_rows`` evaluations belong to, ``num_inputs`` rows where calls are mapped."""
     start, stop = int(index[0]), int(index[-1]) + 1
     if len(index) != 1:
         among = "" if stop - start == len(index) else f"{len(index)} among "
         return f"{among}rows {start} to {stop - 1} (the batch has {num_rows})"
-    probe, row = divmod(start, num_rows)
-    return f"row {row}" + (f" (probe {probe} around it)" if probe else "")
+    probe, center = divmod(start, num_inputs)
+    return name_input(center, num_rows, num_inputs) + (f" (probe {probe} around it)" if probe else "")
+
+
+def name_input(index: int, num_rows: int, num_inputs: int) -> str:
+    """Say which row of which call an input is, of ``num_inputs`` in calls of ``num_rows`` each."""
+    call, row = divmod(index, num_rows)
+    return f"row {row}" + (f" of mapped call {call}" if num_inputs > num_rows else "")
 
 
 def name_of(fn: Callable[..., Any]) -> str:

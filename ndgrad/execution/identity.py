@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ndgrad.interface import closure_contents, code_names
+
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
+_CONSTANTS = (*_PLAIN, tuple, list, dict, np.ndarray, torch.Tensor, torch.nn.Module)
 
 
 def function_identity(fn: Callable[..., Any]) -> bytes:
     """Return bytes that change with a function's name, its code, and everything that it holds.
 
-    For a Python function: module, qualified name, byte code, defaults, the contents of its closure, and the functions,
-    numbers and strings of its own module that it names. For other objects: class and pickle.
+    For a Python function: module, qualified name, byte code, defaults, the contents of its closure, and the functions
+    and constants (numbers, text, arrays, networks, containers) of its own module that it names. For other objects:
+    class and pickle.
     """
     return b"".join(_parts(fn, set()))
 
@@ -68,12 +72,11 @@ def _compound(value: Any, seen: set[int]) -> Iterator[bytes]:
 def _function(fn: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
     yield _tag("function", fn.__module__ or "", fn.__qualname__)
     yield from _code(fn.__code__)
-    cells = [cell.cell_contents for cell in fn.__closure__ or ()]
-    yield from _all("holds", [fn.__defaults__, fn.__kwdefaults__, *cells], seen)
-    for name in sorted(_names(fn.__code__) & fn.__globals__.keys()):
+    yield from _all("holds", [fn.__defaults__, fn.__kwdefaults__, *closure_contents(fn)], seen)
+    for name in sorted(code_names(fn.__code__) & fn.__globals__.keys()):
         value = fn.__globals__[name]
         own = isinstance(value, types.FunctionType) and value.__module__ == fn.__module__
-        if own or isinstance(value, _PLAIN):
+        if own or isinstance(value, _CONSTANTS):
             yield from _all(name, [value], seen)
 
 
@@ -85,11 +88,6 @@ def _code(code: types.CodeType) -> Iterator[bytes]:
             yield from _code(constant)
         else:
             yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()
-
-
-def _names(code: types.CodeType) -> set[str]:
-    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
 
 
 def _object(value: Any, seen: set[int]) -> Iterator[bytes]:

@@ -50,11 +50,7 @@ class Owned:
         if os.getpid() != self._pid:  # in a fork of the process whose workers these are
             self._finalizer.detach()
             self._begin()
-        if self._user == threading.get_ident():
-            raise ExecutorError(
-                f"the {self.size} worker processes are busy with the evaluation from which this one was asked for; "
-                "give one of the two functions another number of workers"
-            )
+        self._require_other_user("give one of the two functions another number of workers")
         with self._lock:
             self._user = threading.get_ident()
             try:
@@ -95,8 +91,16 @@ class Owned:
 
     def close(self) -> None:
         """End the processes, as soon as none is at work for another thread."""
+        self._require_other_user("to break it off, raise an exception")
         with self._lock:
             _end(self._workers)
+
+    def _require_other_user(self, remedy: str) -> None:
+        if self._user == threading.get_ident():  # which would wait for itself
+            raise ExecutorError(
+                f"the {self.size} worker processes are busy with the evaluation from which this one was asked for; "
+                f"{remedy}"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Owned:
         return self

@@ -32,6 +32,16 @@ class Execution:
         positive_int("retries", self.retries, least=0)
         if not isinstance(self.min_success, int | float) or not 0 <= self.min_success <= 1:
             raise ValueError(f"min_success must be a number from 0 to 1, got {self.min_success!r}")
+        if self.retries != Execution.retries and self.on_error == "raise":
+            raise ValueError(
+                f"retries={self.retries} tries failed evaluations again, but on_error='raise' ends with the first; "
+                "type on_error='retry' (or 'skip')"
+            )
+        if self.min_success != Execution.min_success and self.on_error != "skip":
+            raise ValueError(
+                f"min_success={self.min_success} is how many evaluations must succeed where failed ones are skipped, "
+                f"but on_error={self.on_error!r} skips none; type on_error='skip'"
+            )
         if self.timeout is not None:
             positive_float("timeout", self.timeout)
             if self.executor is None:
@@ -39,7 +49,6 @@ class Execution:
                     "timeout needs a process that can be stopped, since nothing stops a function that runs in this "
                     "one; type executor=1 (or more)"
                 )
-
         if self.cache_key is not None and not isinstance(self.cache_key, str):
             raise TypeError(f"cache_key must be text that names the function, got {self.cache_key!r}")
         if self.cache_key is not None and self.cache is None:

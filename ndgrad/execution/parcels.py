@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndgrad.call import Hand
 from ndgrad.errors import ExecutorError
 from ndgrad.execution.worker import Slot
 from ndgrad.trees import flatten
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-Hand = Callable[[Any, bool], Any]
-"""What a leaf of the arguments becomes, given it and whether all rows share it."""
 
 
 @dataclass(frozen=True)
