@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
 ]
 default_role = "py:obj"
 
-myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "fieldlist"]
+myst_enable_extensions = ["attrs_block", "dollarmath", "colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # signatures have them in the source; types are described in the text

@@ -33,6 +33,7 @@ def measured() -> str:
         _executors(_read("executors")),
         _parameterised("threshold_chain"),
         _parameterised("smooth_path"),
+        _recommendations(_read("recommendations")),
         _dynamic_programming(_read("dynamic_programming")),
     )
 
@@ -127,6 +128,25 @@ def _executors(d: dict[str, Any]) -> str:
         "One process hands all chunks out. Its time per chunk is what limits many workers: with N of them busy for T "
         "seconds per chunk, it must hand out N/T chunks per second. Speed-ups by the model, by rows per chunk:",
         _table(("rows per chunk", *(f"{count} workers" for count in c["many"]), "limit"), many),
+    )
+
+
+def _recommendations(d: dict[str, Any]) -> str:
+    c = d["configuration"]
+    rows = [
+        (f"`{name}`", f"{each['mean_ratio']:.3f}", f"{each['least_ratio']:.3f}",
+         _plain("; ".join(dict.fromkeys(each["recommended"]))), _plain(each["best"]))
+        for name, each in d["tasks"].items()
+    ]  # fmt: skip
+    spent = fmean(each["evaluations_per_recommendation"] for each in d["tasks"].values())
+    return _join(
+        "## Does `recommend` take the right estimator?",
+        _made(f"python -m benchmarks.recommendations --tasks {' '.join(c['tasks'])}", "recommendations", d),
+        f"{c['seeds']} recommendations per task, each after {spent:,.0f} evaluations per row; then every candidate descends "
+        f"for {c['steps']} steps with {c['evaluations']} evaluations per gradient. The ratio is the reduction of the "
+        f"objective by the recommended one over that by the best of all; {d['good_tasks']} of {len(d['tasks'])} tasks reach "
+        f"{d['limit']}. The left ventricle was not judged: its candidates take an hour and more.",
+        _table(("task", "mean ratio", "least ratio", "recommended", "best"), rows),
     )
 
 
