@@ -142,10 +142,10 @@ def _recommendations(d: dict[str, Any]) -> str:
     return _join(
         "## Does `recommend` take the right estimator?",
         _made(f"python -m benchmarks.recommendations --tasks {' '.join(c['tasks'])}", "recommendations", d),
-        f"{c['seeds']} recommendations per task, each after {spent:,.0f} evaluations per row; then every candidate descends "
-        f"for {c['steps']} steps with {c['evaluations']} evaluations per gradient. The ratio is the reduction of the "
-        f"objective by the recommended one over that by the best of all; {d['good_tasks']} of {len(d['tasks'])} tasks reach "
-        f"{d['limit']}. The left ventricle was not judged: its candidates take an hour and more.",
+        f"{c['seeds']} recommendations per task, each after {spent:,.0f} evaluations per row; then every candidate "
+        f"descends for {c['steps']} steps with {c['evaluations']} evaluations per gradient. The ratio is the reduction "
+        f"of the objective by the recommended one over that by the best of all; {d['good_tasks']} of {len(d['tasks'])} "
+        f"tasks reach {d['limit']}. The left ventricle was not judged: its candidates take an hour and more.",
         _table(("task", "mean ratio", "least ratio", "recommended", "best"), rows),
     )
 
