@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from loader_worker import Gradients, seed_numpy
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 
 import ndgrad
 
@@ -303,3 +305,21 @@ def test_importing_the_library_is_light() -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_workers_of_a_data_loader_repeat_their_draws() -> None:
+    def gradients(seed: int) -> Tensor:
+        loader = DataLoader(
+            Gradients(),
+            num_workers=2,
+            worker_init_fn=seed_numpy,
+            generator=torch.Generator().manual_seed(seed),
+            multiprocessing_context="spawn",
+        )
+        return torch.cat(list(loader))  # (6, 1, 2)
+
+    first, again, other = gradients(0), gradients(0), gradients(1)
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).any()
+    assert not torch.isclose(first[0], first[1]).any()  # of one draw each, in two workers
