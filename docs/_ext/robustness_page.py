@@ -46,10 +46,10 @@ def _fuzz(d: dict[str, Any]) -> str:
         f"{d['largest_growth_bytes'] / 2**20:.0f} MiB), has {c['seconds']:g} s for an input, and is watched by an "
         "audit hook for what it writes outside the folder it may write to, and for what it executes.",
         _table(head, rows),
-        f"Anything else: {d['findings']}; in the last row that is `torch.load`, with which users read a wrapped "
-        "function's state, and which allocates what a pickle asks for (`bytearray(n)`; the application's own loader "
-        "refuses such a file before it is unpickled). What earlier runs of the command found has a test each, in "
-        "`tests/lv_dp/test_hostile_files.py`.",
+        f"Anything else: {d['findings']}. A wrapped function's state is read by the user with `torch.load`, which "
+        "allocates what a pickle asks for (`bytearray(n)`): that it meets the memory limit counts as an error there. The "
+        "application's own loader refuses such a file before it is unpickled. What earlier runs of the command found has "
+        "a test each, in `tests/lv_dp/test_hostile_files.py`.",
     )
 
 
