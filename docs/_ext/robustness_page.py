@@ -47,9 +47,9 @@ def _fuzz(d: dict[str, Any]) -> str:
         "audit hook for what it writes outside the folder it may write to, and for what it executes.",
         _table(head, rows),
         f"Anything else: {d['findings']}. A wrapped function's state is read by the user with `torch.load`, which "
-        "allocates what a pickle asks for (`bytearray(n)`): that it meets the memory limit counts as an error there. The "
-        "application's own loader refuses such a file before it is unpickled. What earlier runs of the command found has "
-        "a test each, in `tests/lv_dp/test_hostile_files.py`.",
+        "allocates what a pickle asks for (`bytearray(n)`): that it meets the memory limit counts as an error there. "
+        "The application's own loader refuses such a file before it is unpickled. What earlier runs of the command "
+        "found has a test each, in `tests/lv_dp/test_hostile_files.py`.",
     )
 
 
