@@ -34,7 +34,9 @@ class Config:
     runs: tuple[Path, ...]
     """Folders of comparisons, each with its results.json."""
     out: Path | None = None
-    """Folder for peers.json; nothing is written without it."""
+    """Folder for the file; nothing is written without it."""
+    name: str = "peers"
+    """Of the file, without its ending."""
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def main(config: Config) -> dict[str, Any]:
     }
     _print(found)
     if config.out is not None:
-        write_atomically(config.out / "peers.json", _text(results))
+        write_atomically(config.out / f"{config.name}.json", _text(results))
     return results
 
 

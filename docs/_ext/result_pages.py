@@ -195,18 +195,8 @@ def _dynamic_programming(d: dict[str, Any]) -> str:
 
 def peers() -> str:
     """Write up the comparison with other libraries."""
-    d, speed = _read("peers"), _read("peers_speed")
+    d, large, speed = _read("peers"), _read("peers_large"), _read("peers_speed")
     better = [v for v in d["verdicts"] if v["peer_better"]]
-    verdicts = [
-        (
-            f"`{v['task']}`",
-            v["budget"],
-            v["evaluations"],
-            "**yes**" if v["peer_better"] else "no",
-            _plain(v["sentence"]),
-        )
-        for v in d["verdicts"]
-    ]
     return _join(
         "# Beside other libraries",
         _made("python -m benchmarks.compare_estimators --peers --tasks all --fractions 0.1 1 10", "peers", d),
@@ -223,7 +213,15 @@ def peers() -> str:
         "Relative error |g - reference| / |reference|, mean ± standard error: 1 is what answering zero has. z is the "
         "difference of the means in standard errors, positive where ours is better. A *sampling* peer draws random "
         "directions, unlike one that takes differences along the axes.",
-        _table(("task", "budget", "evaluations", "peer better", "errors"), verdicts),
+        _table(("task", "budget", "evaluations", "peer better", "errors"), _verdicts(d)),
+        "## In more dimensions",
+        _made(
+            "python -m benchmarks.peers_summary --runs results/peers-large --name peers_large",
+            "peers_large",
+            large,
+        ),
+        "The same in up to 1000 dimensions, at a tenth as many evaluations.",
+        _table(("task", "budget", "evaluations", "peer better", "errors"), _verdicts(large)),
         "## Corrections",
         "Estimates with a known factor are compared after it was divided out, so that the comparison is of noise:",
         _table(("estimator", "correction"), [(f"`{k}`", _plain(v)) for k, v in d["conversions"].items()]),
@@ -231,6 +229,14 @@ def peers() -> str:
         _table(("estimator", "note"), [(f"`{k}`", _plain(v)) for k, v in d["notes"].items()]),
         _speed(speed),
     )
+
+
+def _verdicts(d: dict[str, Any]) -> list[Cells]:
+    word = {True: "**yes**", False: "no"}
+    return [
+        (f"`{v['task']}`", v["budget"], v["evaluations"], word[bool(v["peer_better"])], _plain(v["sentence"]))
+        for v in d["verdicts"]
+    ]
 
 
 def _speed(d: dict[str, Any]) -> str:
