@@ -9,14 +9,13 @@ from pathlib import Path
 
 import commands
 import result_pages
-import robustness_page
 from sphinx.application import Sphinx
 
 
 def write(app: Sphinx) -> None:
     """Write every generated page; one whose text is the same is left alone, so that it is not built again."""
     folder = Path(app.srcdir) / "generated"
-    for name, text in (result_pages.pages() | robustness_page.pages() | commands.pages(folder)).items():
+    for name, text in (result_pages.pages() | commands.pages(folder)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text or name.startswith("cli/"):

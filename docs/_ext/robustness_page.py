@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from result_pages import _join, _made, _read, _table
+from result_parts import join, made, read, table
 
 
-def pages() -> dict[str, str]:
-    """Return the text of the page by its path."""
-    return {"results/robustness.md": robustness(_read("fuzz_loaders"), _read("kill_and_resume"))}
-
-
-def robustness(fuzz: dict[str, Any], kills: dict[str, Any]) -> str:
+def robustness() -> str:
     """Write up both commands."""
-    return _join(
+    return join(
         "# Hostile files and killed trainings",
         "What is read may have been sent by anybody, and what trains may end at any moment.",
-        _fuzz(fuzz),
-        _kills(kills),
+        _fuzz(read("fuzz_loaders")),
+        _kills(read("kill_and_resume")),
     )
 
 
@@ -32,9 +27,9 @@ def _fuzz(d: dict[str, Any]) -> str:
     ]  # fmt: skip
     head = ("file", "inputs", "errors of one line", "right results", "anything else", "through the command line",
             "seconds", "slowest")  # fmt: skip
-    return _join(
+    return join(
         "## Damaged and hostile files",
-        _made(
+        made(
             f"python -m benchmarks.fuzz_loaders --inputs {c['inputs']} --seed {c['seed']}", "fuzz_loaders", d
         ),
         f"{d['inputs']} files in {d['seconds']:.0f} s: valid ones, drawn or trained by the command, with damaged bits, "
@@ -45,7 +40,7 @@ def _fuzz(d: dict[str, Any]) -> str:
         f"{c['memory'] / 2**20:.0f} MiB of address space (in memory it grew by "
         f"{d['largest_growth_bytes'] / 2**20:.0f} MiB), has {c['seconds']:g} s for an input, and is watched by an "
         "audit hook for what it writes outside the folder it may write to, and for what it executes.",
-        _table(head, rows),
+        table(head, rows),
         f"Anything else: {d['findings']}. A wrapped function's state is read by the user with `torch.load`, which "
         "allocates what a pickle asks for (`bytearray(n)`): that it meets the memory limit counts as an error there. "
         "The application's own loader refuses such a file before it is unpickled. What earlier runs of the command "
@@ -60,9 +55,9 @@ def _kills(d: dict[str, Any]) -> str:
         phases = Counter(kill["phase"] for kill in found["kills"])
         same = Counter(kill["phase"] for kill in found["kills"] if kill["same"])
         rows += [(job, phase, count, same[phase]) for phase, count in phases.items()]
-    return _join(
+    return join(
         "## Killed trainings",
-        _made(
+        made(
             f"python -m benchmarks.kill_and_resume --kills {c['kills']} --seed {c['seed']}",
             "kill_and_resume",
             d,
@@ -71,5 +66,5 @@ def _kills(d: dict[str, Any]) -> str:
         "a staircase with its evaluations in a cache. Each got SIGKILL at random moments, and the same command again. "
         "*Same* counts the runs that ended with the weights, optimisers, generators, losses and scores of an "
         "undisturbed one in every bit.",
-        _table(("training", "killed during", "kills", "same"), rows),
+        table(("training", "killed during", "kills", "same"), rows),
     )

@@ -120,11 +120,11 @@ def test_every_figure_is_used_and_exists():
 
 def test_pages_of_results_hold_the_numbers_of_the_files(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    results = importlib.import_module("result_pages")
-    pages = results.pages()
-    errors = json.loads((results.FOLDER / "descent_path.json").read_text())
+    pages = importlib.import_module("result_pages").pages()
+    folder = importlib.import_module("result_parts").FOLDER
+    errors = json.loads((folder / "descent_path.json").read_text())
     assert all(f"| {ratio:.3f} |" in pages["results/measured.md"] for ratio in errors["ratios"].values())
-    verdicts = json.loads((results.FOLDER / "peers.json").read_text())["verdicts"]
+    verdicts = json.loads((folder / "peers.json").read_text())["verdicts"]
     better = sum(bool(verdict["peer_better"]) for verdict in verdicts)
     assert pages["results/peers.md"].count("| **yes** |") == better > 0
     assert all("nan" not in page for page in pages.values())

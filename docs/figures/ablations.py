@@ -1,0 +1,38 @@
+"""Held-out Dice of the left-ventricle model, one setting of the bypass at a time, read from the stored ablations."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+import ndgrad
+
+RESULTS = Path(ndgrad.__file__).parents[1] / "benchmarks" / "results"
+LABELS = {  # of the axis, and the value of the profile
+    "sigma": ("sigma, logits", "1.0"),
+    "samples": ("samples S", "6"),
+    "fit-steps": ("fit steps K", "5"),
+    "capacity": ("base channels of the network", "8"),
+    "smoothing": ("window of the moving average, rays", "5"),
+    "jitter": ("centre of the star in training", "normal"),
+}
+
+
+MEASURED = {name: RESULTS / f"lv_ablation_{name.replace('-', '_')}.json" for name in LABELS}
+MEASURED = {name: path for name, path in MEASURED.items() if path.exists()}
+
+
+def scores(path):
+    content = json.loads(path.read_text())
+    return {str(s["column"]): s["mean"] for s in content["scores"] if s["score"] == "dice_whole"}
+
+
+figure, axes = plt.subplots(1, len(MEASURED), figsize=(3 * len(MEASURED) + 1, 2.8), sharey=True, squeeze=False)
+for axis, (name, path) in zip(axes.flat, MEASURED.items(), strict=True):
+    label, own = LABELS[name]
+    found = scores(path)
+    values = [value.replace(" (as 1e-6)", "") for value in found]
+    axis.plot(values, list(found.values()), "o-", color="#0072b2")
+    axis.axvline(own, color="0.6", lw=1, ls="--")
+    axis.set_xlabel(label)
+axes[0, 0].set_ylabel("Dice, held out")
