@@ -27,7 +27,9 @@ def scores(path):
     return {str(s["column"]): s["mean"] for s in content["scores"] if s["score"] == "dice_whole"}
 
 
-figure, axes = plt.subplots(1, len(MEASURED), figsize=(3 * len(MEASURED) + 1, 2.8), sharey=True, squeeze=False)
+figure, axes = plt.subplots(
+    1, len(MEASURED), figsize=(3 * len(MEASURED) + 1, 2.8), sharey=True, squeeze=False
+)
 for axis, (name, path) in zip(axes.flat, MEASURED.items(), strict=True):
     label, own = LABELS[name]
     found = scores(path)
