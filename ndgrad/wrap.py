@@ -205,7 +205,7 @@ def wrap(
         chunk_size: the most rows handed to ``fn`` in one call; None for no limit, or, with an executor, for as many as
             make 64 calls. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;
-            ``"forward"`` probes with the value, once for any number of backward passes; estimators that evaluate
+            ``"forward"`` probes right after the value, once for any number of backward passes; estimators that evaluate
             where the cotangent leads (``BlackboxInterpolation``, ``ImplicitMLE``) refuse it.
         executor: where ``fn`` is called: None (here), a number of worker processes (through loky, which carries
             lambdas and closures), or a ``concurrent.futures.Executor``: threads, spawned processes,
