@@ -33,6 +33,8 @@ class AdaptiveSigma(torch.nn.Module):
     are equal there is no r, and sigma widens. It starts by widening, so begin narrow: the response of a bounded
     function stays odd at every large width, and only a limit turns there.
 
+    Shapes: eps, o and e are (S, B, ...); r and ``factor`` are one number for the call.
+
     Cost: no evaluations. A call's own evaluations only change the *next* call's sigma, so each estimate has the
     mean that its estimator documents for the sigma it was made with. The rule is deterministic given the
     evaluations, and one width serves all rows. In eval mode sigma stays as it is.

@@ -29,7 +29,24 @@ class Estimator(KeepsGenerator, ABC):
     ``estimator(f, *inputs)`` returns the outputs of ``f`` attached to the graph of ``inputs``. An estimator sees a
     plain rowwise callable and tensors; chunks, workers, NumPy and counting belong to whoever made ``f``.
 
-    Subclasses are final, and hold another estimator rather than inherit from it.
+    Subclasses are final, and hold another estimator rather than inherit from it. Most are written as a `VJPEstimator`
+    or `FlatEstimator`, which leave one method to write.
+
+    Shapes: inputs (B, ...) and outputs (B, ...), B rows that do not influence each other.
+
+    Raises:
+        TypeError: a subclass lacks `forward`.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> class Detached(ndgrad.Estimator):  # the value, and no gradient
+        ...     consistent = False
+        ...
+        ...     def forward(self, f, *inputs, evaluate_in="backward"):
+        ...         return f(*(x.detach() for x in inputs))
+        >>> box = ndgrad.wrap(torch.floor, estimator=Detached())
+        >>> box(torch.tensor([[0.5, 2.5]], requires_grad=True))
+        tensor([[0., 2.]])
     """
 
     wants_constant_inputs: bool = False
@@ -96,7 +113,26 @@ class Estimator(KeepsGenerator, ABC):
 
 
 class VJPEstimator(Estimator):
-    """An estimator whose value is ``f(x)`` and whose backward multiplies a cotangent with an estimated Jacobian."""
+    """An estimator whose value is ``f(x)`` and whose backward multiplies a cotangent with an estimated Jacobian.
+
+    A subclass writes `linearize`. Shapes: inputs (B, ...), outputs (B, ...); the pullback takes one cotangent for each
+    output, of its shape, and returns one gradient for each input, of its shape.
+
+    Raises:
+        TypeError: a subclass lacks `linearize`.
+        SecondDerivativeError: on differentiating the gradient again.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> class Slope(ndgrad.VJPEstimator):  # forward difference along the ones, for rowwise scalar inputs
+        ...     def linearize(self, f, inputs, outputs):
+        ...         slope = (f(inputs[0] + 0.25)[0] - outputs[0]) / 0.25  # (B, 1)
+        ...         return lambda cotangents: (cotangents[0] * slope,)
+        >>> x = torch.tensor([[1.0], [2.0]], requires_grad=True)
+        >>> ndgrad.wrap(torch.square, estimator=Slope())(x).sum().backward()
+        >>> x.grad.T
+        tensor([[2.2500, 4.2500]])
+    """
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``; `linearize` runs in the backward pass unless ``evaluate_in="forward"``."""
@@ -131,7 +167,27 @@ class FlatFunction:
 
 
 class FlatEstimator(VJPEstimator):
-    """A VJP estimator to which all inputs are one matrix (B, n) and all outputs one matrix (B, m)."""
+    """A VJP estimator to which all inputs are one matrix (B, n) and all outputs one matrix (B, m).
+
+    A subclass writes `linearize_flat`; shapes and dtypes are taken apart and put together around it, in float32 or
+    wider.
+
+    Raises:
+        TypeError: a subclass lacks `linearize_flat`.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> class Directional(ndgrad.FlatEstimator):  # one random direction, forward difference
+        ...     def linearize_flat(self, f, x, y):
+        ...         e = torch.randn_like(x)  # (B, n)
+        ...         slope = (f(x + 1e-2 * e) - y) / 1e-2  # (B, m)
+        ...         return lambda v: (v * slope).sum(1, keepdim=True) * e
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.zeros(20_000, 2, requires_grad=True)
+        >>> ndgrad.wrap(lambda x: x @ torch.tensor([[1.0], [-2.0]]), estimator=Directional())(x).sum().backward()
+        >>> x.grad.mean(0).round(decimals=1)
+        tensor([ 1., -2.])
+    """
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Flatten, call `linearize_flat`, and give the result the inputs' shapes and dtypes back."""

@@ -29,7 +29,30 @@ _owned: weakref.WeakSet[Estimator] = weakref.WeakSet()
 
 
 class BlackBox(torch.nn.Module):
-    """A function without derivative as a module; made by `wrap`, which documents it."""
+    """A function without derivative as a module, made by `wrap`, which documents shapes and options.
+
+    ``module(*args, **kwargs)`` returns ``fn(*args, **kwargs)`` with the same structure; with ``batched`` every
+    differentiated input is (B, ...) and every output (B, ...), else a single row of each. In eval mode and under
+    ``torch.no_grad`` it costs one evaluation per row.
+
+    Attributes:
+        estimator: where the gradient comes from.
+        num_evaluations: rows handed to the function so far.
+        num_failures: evaluations that failed.
+        num_cached: rows read from the cache.
+
+    Raises:
+        NdgradError: of a kind that says what went wrong (`FunctionError`, `OutputError`, `NonFiniteError`,
+            `TooManyFailuresError`, `BudgetExceededError`, ...), from the call or, for a probe, from the backward pass.
+
+    Example:
+        >>> import torch, ndgrad
+        >>> box = ndgrad.wrap(torch.floor, estimator=ndgrad.FiniteDifference(eps=1.0))
+        >>> x = torch.tensor([[0.5, 2.5]], requires_grad=True)
+        >>> box(x).sum().backward()
+        >>> x.grad, box.num_evaluations
+        (tensor([[1., 1.]]), 5)
+    """
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HEART = ("train", "evaluate", "search", "compare", "segment", "export", "data", "reproduce")
-BENCHMARKS = (  # but make_references, whose help names the folder of this checkout
+BENCHMARKS = (
     "compare_estimators",
     "descent_path",
     "dynamic_programming",
@@ -17,6 +17,8 @@ BENCHMARKS = (  # but make_references, whose help names the folder of this check
     "fuzz_loaders",
     "kill_and_resume",
     "left_ventricle_table",
+    "make_references",
+    "misplaced_contours",
     "overhead",
     "parameterised",
     "peers_speed",
@@ -58,4 +60,5 @@ def _help(words: list[str]) -> str:
     command = [sys.executable, "-m", *words, "--help"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     script = ROOT.joinpath(*words[0].split(".")).with_suffix(".py")
-    return done.stdout.replace(str(script), f"python -m {words[0]}").rstrip()
+    text = done.stdout.replace(str(script), f"python -m {words[0]}")
+    return text.replace(f"{ROOT}/", "").rstrip()  # defaults that lie in this checkout

@@ -21,6 +21,7 @@ def left_ventricle() -> str:
         _regime("thirds", "As published, every patient held out once"),
         _regime("tuned", "Tuned: augmentation, equal time, a search of settings for every method"),
         _search(read("lv_sunnybrook_search")),
+        _misplaced(read("misplaced_contours")),
         _sizes("published"),
         _sizes("tuned"),
         _estimators(read("left_ventricle_table")),
@@ -73,6 +74,36 @@ def _search(d: dict[str, Any]) -> str:
         "Dice on patients held out *within* the training patients of Sunnybrook, one seed; the first of each method "
         "was taken. The held-out patients of the tables were not looked at.",
         table(("method", "learning rate", "schedule", "Dice"), rows),
+    )
+
+
+def _misplaced(d: dict[str, Any]) -> str:
+    """Write up each table with and without the patients whose contours lie beside the ventricle."""
+    (patient,) = d["misplaced"]
+    x, y = d["shifts"][patient]
+    furthest = max(abs(side) for name, shift in d["shifts"].items() if name != patient for side in shift)
+    rows = [
+        (
+            summary,
+            f"`{row}`",
+            *(f"{rows[part][row]['mean']:.3f}" for part in ("with", "without", "misplaced")),
+        )
+        for summary, rows in d["tables"].items()
+        for row in rows["with"]
+    ]
+    tables = " ".join(f"runs/{name}/table-5-1.json" for name in d["tables"])
+    return join(
+        "## A patient whose contours are misplaced",
+        made(
+            f"python -m benchmarks.misplaced_contours --data png:DIR --tables {tables} --out benchmarks/results",
+            "misplaced_contours",
+            d,
+        ),
+        f"The masks of {patient} have most contrast to the ring around them {x:+.0f} pixels in x and {y:+.0f} in y "
+        f"from where they were drawn (median over its slices); those of the {len(d['shifts']) - 1} other patients "
+        f"at most {furthest:.0f} in either. Whoever looks at the image is scored against another place. The tables "
+        "of this page keep the patient, as it was drawn; here they are without it.",
+        table(("table", "method, training", "all patients", f"without {patient}", f"{patient} alone"), rows),
     )
 
 

@@ -1,6 +1,7 @@
 """Held-out Dice of the left-ventricle model, one setting of the bypass at a time, read from the stored ablations."""
 
 import json
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,14 +28,19 @@ def scores(path):
     return {str(s["column"]): s["mean"] for s in content["scores"] if s["score"] == "dice_whole"}
 
 
+rows = math.ceil(len(MEASURED) / 3)
+columns = math.ceil(len(MEASURED) / rows)
 figure, axes = plt.subplots(
-    1, len(MEASURED), figsize=(3 * len(MEASURED) + 1, 2.8), sharey=True, squeeze=False
+    rows, columns, figsize=(3 * columns + 1, 2.8 * rows), sharey=True, squeeze=False, layout="constrained"
 )
-for axis, (name, path) in zip(axes.flat, MEASURED.items(), strict=True):
+for axis, (name, path) in zip(axes.flat, MEASURED.items(), strict=False):
     label, own = LABELS[name]
     found = scores(path)
     values = [value.replace(" (as 1e-6)", "") for value in found]
     axis.plot(values, list(found.values()), "o-", color="#0072b2")
     axis.axvline(own, color="0.6", lw=1, ls="--")
     axis.set_xlabel(label)
-axes[0, 0].set_ylabel("Dice, held out")
+for axis in axes[:, 0]:
+    axis.set_ylabel("Dice, held out")
+for axis in axes.flat[len(MEASURED) :]:
+    axis.remove()

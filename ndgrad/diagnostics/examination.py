@@ -48,8 +48,8 @@ def diagnose(
               \mathrm{bias}^2 = |\bar g - g_{\mathrm{ref}}|^2 - \frac{\widehat{\operatorname{var}} g}{T}
               - \operatorname{var} g_{\mathrm{ref}}
 
-    with norms over the whole batch and the noise of both means subtracted. The reference is the gradient of f by
-    central differences where f is continuous and does not vary at one input, else that of f smoothed over the
+    with g (B, n), norms over the whole batch and the noise of both means subtracted. The reference is the gradient of
+    f by central differences where f is continuous and does not vary at one input, else that of f smoothed over the
     estimator's sigma, from ``reference_evaluations``.
 
     Nothing is changed: it works on a copy of the module (its state, its count), and puts the random numbers of torch,

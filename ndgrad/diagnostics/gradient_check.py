@@ -94,8 +94,8 @@ def check_gradients(
     Args:
         module: a `BlackBox`, any module, or any function of tensors, such as the ``apply`` of an autograd Function.
             It is called on a copy: parameters, statistics, estimators and random numbers stay as they are.
-        x: a tensor, or a tuple of all positional arguments. Every floating tensor in it is tested; float64 resolves
-            far smaller errors than float32.
+        x: a tensor (B, ...), or a tuple of all positional arguments. Every floating tensor in it is tested; float64
+            resolves far smaller errors than float32.
         method: ``"taylor"`` or ``"finite_difference"``.
         repeats: estimates to average where the gradient is random, at least 2.
         tolerance: relative error that a random gradient may have, 0 < tolerance.

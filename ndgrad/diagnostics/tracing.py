@@ -29,7 +29,7 @@ def trace(model: nn.Module, *inputs: Any, **keywords: Any) -> nx.DiGraph:
 
     Args:
         model: any module.
-        *inputs: the arguments of one call.
+        *inputs: the arguments of one call, tensors (B, ...) as the model takes them.
         **keywords: its keyword arguments.
 
     Returns:

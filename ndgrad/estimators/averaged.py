@@ -11,6 +11,8 @@ class Averaged(VJPEstimator):
 
     .. math:: \bar g(x) = \frac{1}{N} \sum_{k=1}^N g_k(x)
 
+    Shapes: as of the estimator, inputs (B, ...) to outputs (B, ...).
+
     Cost: N times that of the estimator, beside the one value. The bias stays; the variance is divided by N,
     which is no better than N times as many samples, and worse where these would repel each other
     (orthogonal directions). Take it for an estimator whose number of samples is fixed or bounded, and for

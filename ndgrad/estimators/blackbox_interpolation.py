@@ -26,6 +26,8 @@ class BlackboxInterpolation(Estimator):
     difference quotient of y along v, hence :math:`J v`, where the chain rule wants :math:`J^\top v`: the same
     for solutions of linear problems, whose Jacobian is symmetric, and wrong for other functions.
 
+    Shapes: theta, y and v are (B, ...), of one shape.
+
     Cost: one evaluation per row and backward pass. No variance. Not linear in the cotangent: the size of v
     times lambda decides how far the interpolation reaches, so lambda must grow as the loss is scaled down (a
     mean over a batch of B divides v by B; ``torch.amp.GradScaler`` multiplies it). Zero where the second

@@ -23,8 +23,9 @@ class EvolutionStrategy(FlatEstimator):
               = \frac{1}{\sigma} \mathbb{E}_\epsilon\left[f(x + \sigma\epsilon)\,\epsilon\right]
               \approx \frac{1}{S\sigma} \sum_{s=1}^S \left(f(x + \sigma\epsilon_s) - b_s\right) \epsilon_s
 
-    with the cotangent v contracted per row and sample. With antithetic pairs, :math:`(f(x + \sigma\epsilon_s)
-    - f(x - \sigma\epsilon_s))/2` stands in the place of :math:`f(x + \sigma\epsilon_s) - b_s`.
+    with x, epsilon_s (B, n), f and the cotangent v (B, m), which is contracted per row and sample. With antithetic
+    pairs, :math:`(f(x + \sigma\epsilon_s) - f(x - \sigma\epsilon_s))/2` stands in the place of
+    :math:`f(x + \sigma\epsilon_s) - b_s`.
 
     Cost: 2 S evaluations per row and backward pass with pairs, S without. Unbiased for the smoothed function:
     exactly for Gaussian directions; directions of fixed norm smooth with a slightly different kernel (for x^3

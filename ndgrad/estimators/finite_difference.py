@@ -27,6 +27,8 @@ class FiniteDifference(FlatEstimator):
     Higher orders extrapolate the quotients of steps h, 2 h, 3 h, ... to 0: in :math:`h^2` for p/2 central
     ones of order p, in h for p forward ones.
 
+    Shapes: x (B, n) and h (n,) or a number; f (B, m), which all n quotients share.
+
     Cost: p n evaluations per row and backward pass for order p, so 2 n (central) or n (forward) by default; with
     ``sparsity``, p for each group of inputs that share no output; six times as many with ``eps="auto"``.
     Deterministic: no variance. The bias is of order :math:`h^p`, :math:`h^2 f'''/6` (central) or

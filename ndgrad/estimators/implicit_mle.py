@@ -33,6 +33,8 @@ class ImplicitMLE(Estimator):
     shrinks, J the Jacobian of the mean, which for solutions of linear problems is symmetric, so that it is
     the chain rule's.
 
+    Shapes: theta, y and v are (B, n); the draws (S, B, n).
+
     Cost: S evaluations per row in the forward pass, also where no gradient is needed, and S more per backward
     pass. Draws and solutions stay in memory in between, S (n + m) numbers per row. Unbiased for the
     difference quotient; its bias against the derivative of the mean grows with lambda, its variance as

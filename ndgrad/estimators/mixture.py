@@ -24,6 +24,8 @@ class Mixture(VJPEstimator):
     by the factor ``decay`` per call. The weight is that of the earlier calls; only in the first call it is
     its own.
 
+    Shapes: b, u and g are (B, n), of the inputs' shape; lambda is one number for the call.
+
     Cost: twice that of ``unbiased`` plus that of ``biased``, per row. What ``unbiased`` evaluates is offered to
     ``biased`` before this gives its estimate (`Estimator.observe`), so that a
     ``DiffBypass(num_samples=0)`` costs nothing of its own.

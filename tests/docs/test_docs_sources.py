@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import inspect
 import json
@@ -42,6 +43,26 @@ def test_every_public_thing_has_a_docstring():
     assert [
         name for name, item in members.items() if not (getattr(item, "__doc__", None) or "").strip()
     ] == []
+
+
+SHAPE = re.compile(r"\((?:\.\.\., )?[BSRTDKNP]\b[^)]*\)|\(\.\.\.\)")  # (B, n), (R, ...)
+CALLED = [
+    name
+    for name in ndgrad.__all__
+    if callable(getattr(ndgrad, name))
+    and not (inspect.isclass(getattr(ndgrad, name)) and issubclass(getattr(ndgrad, name), Exception))
+    and not dataclasses.is_dataclass(
+        getattr(ndgrad, name)
+    )  # what a function returns, documented as attributes
+]
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_what_a_user_calls_is_documented_with_shapes_errors_and_an_example(name):
+    text = inspect.getdoc(getattr(ndgrad, name))
+    assert "Raises:" in text
+    assert ">>> " in text
+    assert SHAPE.search(text), text
 
 
 @pytest.mark.parametrize("name", ndgrad.__all__)
@@ -95,15 +116,16 @@ def test_every_option_of_wrap_is_in_the_table_with_its_default():
 
 def test_every_benchmark_with_a_command_line_has_its_help_printed(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    listed = [*importlib.import_module("commands").BENCHMARKS, "make_references"]
+    listed = importlib.import_module("commands").BENCHMARKS
     sources = (DOCS.parent / "benchmarks").glob("*.py")
     assert sorted(listed) == sorted(path.stem for path in sources if "__main__" in path.read_text())
 
 
-def test_help_is_printed_as_the_command_is_typed(monkeypatch):
+@pytest.mark.parametrize("name", ["overhead", "make_references"])
+def test_help_is_printed_as_the_command_is_typed(name, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    printed = importlib.import_module("commands")._help(["benchmarks.overhead"])
-    assert printed.startswith("usage: python -m benchmarks.overhead [-h]")
+    printed = importlib.import_module("commands")._help([f"benchmarks.{name}"])
+    assert printed.startswith(f"usage: python -m benchmarks.{name} [-h]")
     assert str(DOCS.parent) not in printed
 
 
