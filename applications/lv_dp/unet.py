@@ -158,6 +158,9 @@ def front_padding(side: int, levels: int) -> int:
 class BypassNetwork(nn.Module):
     """F: warped maps (R, N, M+1) to logits (R, M, N), one class per radius on each ray.
 
+    The thesis resizes F's output to (N, M). Here index v is the drop between points v and v + 1, so its logit is the
+    mean of these two points'. Resizing would read it at ``v + (v + 1/2) / M``, up to half an index beside that place.
+
     Args:
         levels: resolutions; 4 gives three encoder steps and three decoder blocks.
         base_channels: capacity of the fit.
@@ -174,10 +177,11 @@ class BypassNetwork(nn.Module):
 
     def forward(self, warped: Tensor) -> Tensor:
         """Score every radius of every ray: (R, N, M+1) -> (R, M, N)."""
-        _, N, points = warped.shape
-        scores = self.unet(warped)[:, None]  # (R, 1, N, M+1)
-        scores = _resize(scores, torch.Size((N, points - 1)))
-        return scores[:, 0].transpose(1, 2)  # (R, M, N)
+        scores = self.unet(warped)  # (R, N, M+1), at the points of the rays
+        between = (
+            scores[..., :-1] + scores[..., 1:]
+        ) / 2  # (R, N, M): index v lies between points v and v + 1
+        return between.transpose(1, 2)
 
 
 def _resize(features: Tensor, size: torch.Size) -> Tensor:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from applications.lv_dp.config import TrainConfig
 from applications.lv_dp.data import SliceSet
@@ -60,6 +61,14 @@ def test_bypass_network_scores_every_radius() -> None:
     network = BypassNetwork(levels=3, base_channels=2)
     logits = network(torch.randn(4, 12, 15, generator=generator()))
     assert logits.shape == (4, 14, 12)  # (R, M, N)
+
+
+def test_bypass_network_reads_an_index_midway_between_its_points() -> None:
+    network = BypassNetwork(levels=1, base_channels=1)
+    network.unet = nn.Identity()  # type: ignore[assignment]
+    ramp = torch.arange(15.0).expand(2, 12, 15)  # the position of each point
+    places = network(ramp)
+    torch.testing.assert_close(places, (torch.arange(14) + 0.5)[:, None].expand(2, 14, 12))
 
 
 # --- gradients
