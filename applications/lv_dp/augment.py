@@ -30,7 +30,7 @@ class Ranges:
     """
 
     rotation: float = math.pi
-    scale: float = 1.25
+    scale: float = 1.6  # makes small ventricles, the hard ones, out of large ones
     shift: float = 4.0
     contrast: float = 1.3
     brightness: float = 0.3

@@ -132,7 +132,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "unet": {"iterations": 1100, "schedule": "cosine"},
     "ray_ce": {"iterations": 1100, "schedule": "cosine", "learning_rate": 3e-3},
     "soft_dp": {"iterations": 700, "schedule": "cosine"},
-    "diff_bypass": {"iterations": 400, "schedule": "cosine"},
+    "diff_bypass": {"iterations": 700, "schedule": "cosine", "bypass_samples": 3, "fit_steps": 2},
     "evolution_strategy": {"iterations": 800},
     "score_function": {"iterations": 800},
     "finite_difference": {"iterations": 100},
