@@ -168,6 +168,44 @@ def test_bypass_continues_from_the_network() -> None:
     torch.testing.assert_close(box(x), indices(x).float())
 
 
+@pytest.mark.parametrize("fit_at_input", [False, True])
+def test_fit_at_input_corrects_a_network_that_is_right_around_x_only(fit_at_input: bool) -> None:
+    """Batch normalisation after a magnitude: samples have one of sqrt(n) sigma, x itself has none."""
+
+    class Spread(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z.square().mean(dim=1, keepdim=True)
+
+    torch.manual_seed(1)
+    network = nn.Sequential(
+        Spread(), nn.BatchNorm1d(1, affine=False), nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 1)
+    )
+    estimator = DiffBypass(
+        network, sigma=0.7, num_samples=5, fit_steps=5, forward="bypass", fit_at_input=fit_at_input,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, 1e-2),
+    )  # fmt: skip
+    rows: list[int] = []
+
+    def touches_zero(z: Tensor) -> Tensor:
+        rows.append(len(z))
+        return (
+            (z.norm(dim=1, keepdim=True) < 0.5).double().to(z.dtype)
+        )  # 1 at x = 0, 0 at nearly every sample
+
+    x = torch.zeros(8, 40, requires_grad=True)
+    for _ in range(60):
+        value = estimator(touches_zero, x)
+    assert set(rows) == {8 * (5 + fit_at_input)}
+    error = (value - 1).abs().max().item()
+    assert error < 0.2 if fit_at_input else error > 0.8
+
+
+def test_fit_at_input_is_of_the_bypass_form() -> None:
+    with pytest.raises(ValueError, match="always fits to f"):
+        DiffBypass(linear(), fit_at_input=True)
+    assert "fit_at_input=True" in repr(DiffBypass(linear(), forward="bypass", fit_at_input=True))
+
+
 def test_the_value_is_declared_inexact_while_it_is_the_network_s() -> None:
     straight, bypass = DiffBypass(linear()), DiffBypass(linear(), forward="bypass")
     assert [straight.exact_value, straight.eval().exact_value] == [True, True]

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HEART = ("train", "evaluate", "search", "compare", "segment", "export", "data", "reproduce")
 BENCHMARKS = (
+    "bypass_at_the_input",
     "compare_estimators",
     "descent_path",
     "dynamic_programming",

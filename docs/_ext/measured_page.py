@@ -14,6 +14,7 @@ def measured() -> str:
         "# Accuracy and speed of the library",
         "Each section is one command; its numbers are read by the build from the file that the command wrote.",
         _descent(read("descent_path")),
+        _at_the_input(read("bypass_at_the_input")),
         _accuracy(read("quadratic_sine_accuracy")),
         _overhead(read("overhead")),
         _executors(read("executors")),
@@ -47,6 +48,23 @@ def _descent(d: dict[str, Any]) -> str:
         f"{c['pairs']} Gaussian pairs.",
         table(("estimator", "relative squared error"), rows),
         table(("ratio of squared errors", ""), ratios),
+    )
+
+
+def _at_the_input(d: dict[str, Any]) -> str:
+    c = d["configuration"]
+    rows = [
+        (name, *(f"{row[key][part]:+.2f}" for key in ("at_input", "around") for part in ("mean", "rms")))
+        for name, row in d["rows"].items()
+    ]
+    return join(
+        "## A bypass network at the input, where no sample lies",
+        made("python -m benchmarks.bypass_at_the_input", "bypass_at_the_input", d),
+        f'The left-ventricle model\'s network F with `forward="bypass"`, after {c["calls"]} calls with S = '
+        f"{c['num_samples']}, K = {c['fit_steps']} and sigma = {c['sigma']:g} on maps that fall by {c['height']:g} "
+        f"at a random radius. Error of its most likely index, of 48, on {c['asked']} fresh maps and on samples around "
+        "them. Batch normalisation goes by the samples' statistics, noise included, and the input itself has none.",
+        table(("normalisation", "at the input, mean", "rms", "at samples, mean", "rms"), rows),
     )
 
 

@@ -31,7 +31,8 @@ class DiffBypass(BypassEstimator):
     on from call to call. Normalisation layers are in train mode while fitting and in eval mode for the
     gradient.
 
-    Cost: S evaluations per row, one forward and backward pass of g for each of the K steps. Biased, by as
+    Cost: S evaluations per row (S + 1 with ``fit_at_input``), one forward and backward pass of g for each of the K
+    steps. Biased, by as
     much as the slope of g differs from that of the smoothed f; low variance, since what was learned from
     earlier rows and calls stays. Take it for many calls at related inputs, where rows are alike and each
     affords few evaluations; not for a single gradient.
@@ -58,7 +59,7 @@ class DiffBypass(BypassEstimator):
         forward: ``"straight_through"``: the value is ``f(x)``, its gradient that of ``decode(g(x))``; the fit
             runs in the backward pass and ``f(x)`` itself joins the samples. ``"bypass"`` (the thesis): while
             training the value is ``g(x)`` itself, in g's own language (logits, say); the fit runs in the
-            forward pass.
+            forward pass, on the samples alone unless ``fit_at_input``.
         decode: translates g's output into that of f. None: the identity, or the expected index of class
             logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
@@ -72,6 +73,9 @@ class DiffBypass(BypassEstimator):
         patience: hold one sample in five (at least two) out of each fit, stop after so many steps without a
             lower loss there, and return to the best state met, the one before the fit included. The
             held-out samples join later fits through the replay. None takes all K steps.
+        fit_at_input: with ``forward="bypass"``, evaluate ``f(x)`` as well, one evaluation more per row, and fit to it.
+            Value and gradient are g's at x, where otherwise no sample lies. A network with batch normalisation then
+            has the statistics of noisy samples, which x is not: it can be right around x and far off at it.
 
     ``quality`` holds a `FitQuality` after each fit, ``network`` the fitted network.
 
@@ -113,13 +117,15 @@ class DiffBypass(BypassEstimator):
         trust_region: float | None = None,
         match: str = "value",
         patience: int | None = None,
+        fit_at_input: bool = False,
     ) -> None:
         super().__init__()
         self.sigma = as_setting("sigma", sigma, positive)
         self.num_samples = positive_int("num_samples", num_samples, least=0)
         self.mode = one_of("forward", forward, ("straight_through", "bypass"))
         self.generator = generator
-        _check(forward, match, patience, num_samples)
+        self.fit_at_input = fit_at_input
+        _check(forward, match, patience, num_samples, fit_at_input)
         self.bypass = Bypass.with_options(
             surrogate,
             fit_steps=fit_steps,
@@ -185,10 +191,13 @@ class DiffBypass(BypassEstimator):
                 (x + sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
                 for x, e, sigma in zip(inputs, noise, per_input(self.sigma, inputs), strict=True)
             )  # (S B, ...)
+            if self.fit_at_input:
+                probes = concatenate([probes, inputs])
             values = as_tuple(f(*probes))
         if outputs is not None:
             probes, values = concatenate([probes, inputs]), concatenate([values, outputs])
-        self.bypass.learn(Samples(probes, values, inputs), least=1 if outputs is None else 2)
+        with_value = self.fit_at_input or outputs is not None
+        self.bypass.learn(Samples(probes, values, inputs), least=2 if with_value else 1)
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -202,11 +211,14 @@ class DiffBypass(BypassEstimator):
             trust_region=plan.reach,
             match=plan.match,
             patience=plan.patience,
+            fit_at_input=self.fit_at_input or None,
         )
         return f"surrogate={self.bypass.name()}, {settings}"
 
 
-def _check(mode: str, match: str, patience: int | None, num_samples: int) -> None:
+def _check(mode: str, match: str, patience: int | None, num_samples: int, fit_at_input: bool) -> None:
+    if fit_at_input and mode != "bypass":
+        raise ValueError(f"forward={mode!r} always fits to f(x), which is its value; leave fit_at_input out")
     if mode == "bypass" and match == "difference":
         raise ValueError(
             "forward='bypass' hands on the network's value, which match='difference' leaves free; type match='value'"

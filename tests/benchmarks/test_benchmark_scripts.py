@@ -7,7 +7,14 @@ import json
 import pytest
 import torch
 
-from benchmarks import descent_path, executors, overhead, quadratic_sine_accuracy, recommendations
+from benchmarks import (
+    bypass_at_the_input,
+    descent_path,
+    executors,
+    overhead,
+    quadratic_sine_accuracy,
+    recommendations,
+)
 from benchmarks.tasks import TASKS
 
 
@@ -22,6 +29,16 @@ def test_quadratic_sine_accuracy(tmp_path):
         results["expected_without_pairs"], rel=0.1
     )
     assert json.loads((tmp_path / "quadratic_sine_accuracy.json").read_text()) == results
+
+
+def test_bypass_at_the_input_asks_every_kind_at_both_places(tmp_path, capsys):
+    config = bypass_at_the_input.Config(calls=3, batch=2, asked=4, out=tmp_path)
+    rows = bypass_at_the_input.main(config)["rows"]
+    assert len(rows) == 4
+    for row in rows.values():
+        assert all(abs(place["mean"]) <= place["rms"] <= 48 for place in row.values())
+    assert json.loads((tmp_path / "bypass_at_the_input.json").read_text())["rows"] == rows
+    assert capsys.readouterr().out.count("index error at the input") == 4
 
 
 def test_bare_formula_is_unbiased():
