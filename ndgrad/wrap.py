@@ -35,11 +35,7 @@ class BlackBox(torch.nn.Module):
     differentiated input is (B, ...) and every output (B, ...), else a single row of each. In eval mode and under
     ``torch.no_grad`` it costs one evaluation per row.
 
-    Attributes:
-        estimator: where the gradient comes from.
-        num_evaluations: rows handed to the function so far.
-        num_failures: evaluations that failed.
-        num_cached: rows read from the cache.
+    Its ``estimator`` is where the gradient comes from; three properties count evaluations, failures and cached rows.
 
     Raises:
         NdgradError: of a kind that says what went wrong (`FunctionError`, `OutputError`, `NonFiniteError`,
