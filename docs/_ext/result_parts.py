@@ -35,7 +35,8 @@ def table(head: Cells, rows: Iterable[Cells]) -> str:
 
 
 def _cell(cell: object) -> str:
-    return re.sub(r"\s+", " ", str(cell)).replace("|", "\\|")
+    text = re.sub(r"\s+", " ", str(cell)).replace("|", "\\|")
+    return text.replace(" ± ", "\u00a0±\u00a0")  # a number and its deviation stay on one line
 
 
 def plain(text: str) -> str:
