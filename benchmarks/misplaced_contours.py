@@ -97,6 +97,7 @@ def best_shift(image: Tensor, mask: Tensor, reach: int, ring: int) -> tuple[int,
     """Return the shift (x, y) in pixels that gives a mask (H, W) most contrast to the ring around it.
 
     Example:
+        >>> import torch
         >>> mask = torch.zeros(40, 40, dtype=torch.bool)
         >>> mask[15:25, 10:20] = True
         >>> best_shift(mask.roll((2, -3), (0, 1)).float(), mask, reach=5, ring=2)
