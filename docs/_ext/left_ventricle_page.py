@@ -45,7 +45,7 @@ def _regime(regime: str, title: str) -> str:
         test = paired.get(name)
         rows.append(
             (name, f"{score['mean']:.3f} ± {score['deviation']:.3f}",
-             f"{test['mean_difference']:+.3f}" if test else "", f"{test['p_value']:.3f}" if test else "",
+             f"{test['mean_difference']:+.3f}" if test else "", _p(test["p_value"]) if test else "",
              f"{thesis[name]:.4f}" if thesis.get(name) else "")
         )  # fmt: skip
     o = d["options"]
@@ -58,6 +58,10 @@ def _regime(regime: str, title: str) -> str:
         "Wilcoxon's signed-rank test over the patients.",
         table(("method", "Dice", "lead of EDPCNN", "p", "thesis, ACDC, 10 slices"), rows),
     )
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}"
 
 
 def _search(d: dict[str, Any]) -> str:
@@ -109,9 +113,9 @@ def _misplaced(d: dict[str, Any]) -> str:
     )
 
 
-def _sizes(name: str, title: str) -> str:
+def _sizes(table_name: str, title: str) -> str:
     """Write up one table with a column for each number of training slices, the thesis' number in brackets."""
-    d = read(f"lv_acdc_{name}")
+    d = read(f"lv_acdc_{table_name}")
     sizes = d["options"]["sizes"]
     thesis = {(row["row"], row["column"]): row.get("published") for row in d["table"]}
     scores = {(s["row"], s["column"]): s for s in d["scores"] if s["score"] == "dice_whole"}
@@ -122,13 +126,13 @@ def _sizes(name: str, title: str) -> str:
         for size in sizes:
             score, test, printed = (found.get((name, size)) for found in (scores, paired, thesis))
             text = f"{score['mean']:.3f} ± {score['deviation']:.3f}"
-            text += f", {test['mean_difference']:+.3f}, p {test['p_value']:.2g}" if test else ""
+            text += f", {test['mean_difference']:+.3f}, p {_p(test['p_value'])}" if test else ""
             cells.append(text + (f" ({printed:.4f})" if printed else ""))
         rows.append(tuple(cells))
     patients = next(iter(paired.values()))["patients"]
     return join(
         f"## {title}",
-        made(d["command"], f"lv_acdc_{name}", d),
+        made(d["command"], f"lv_acdc_{table_name}", d),
         *([f"{d['note']}."] if "note" in d else []),
         f"Dice on the whole image by the number of training slices, mean and deviation over seeds "
         f"{listed(d['options']['seeds'])}; then EDPCNN's lead over {patients} held-out patients with p of Wilcoxon's "

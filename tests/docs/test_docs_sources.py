@@ -150,3 +150,6 @@ def test_pages_of_results_hold_the_numbers_of_the_files(monkeypatch):
     better = sum(bool(verdict["peer_better"]) for verdict in verdicts)
     assert pages["results/peers.md"].count("| **yes** |") == better > 0
     assert all("nan" not in page for page in pages.values())
+    named = {name for page in pages.values() for name in re.findall(r"benchmarks/results/(.*?)\.json`", page)}
+    assert len(named) > 10
+    assert sorted(name for name in named if not (folder / f"{name}.json").exists()) == []
