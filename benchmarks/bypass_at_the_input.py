@@ -54,7 +54,15 @@ class Config:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Fit and ask each kind; prints and returns mean and root mean square of the error, in indices."""
+    """Fit and ask each kind; prints and returns mean and root mean square of the error, in indices.
+
+    Raises:
+        ValueError: calls, batch or asked below 1.
+    """
+    if min(config.calls, config.batch, config.asked) < 1:
+        raise ValueError(
+            f"--calls, --batch and --asked are 1 or more, got {config.calls}, {config.batch} and {config.asked}"
+        )
     torch.set_num_threads(config.threads)
     rows = {name: _ask(_fitted(norm, at_input, config), config) for name, (norm, at_input) in _KINDS.items()}
     for name, row in rows.items():
@@ -86,7 +94,7 @@ def _fitted(norm: Norm, fit_at_input: bool, config: Config) -> torch.nn.Module:
         maps = _maps(config.batch, config.height, generator).requires_grad_()
         box(maps).sum().backward()
     network = estimator.network
-    assert network is not None
+    assert network is not None  # fitted by the first call
     return network.eval()
 
 

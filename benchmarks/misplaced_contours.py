@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -71,9 +71,9 @@ def main(config: Config) -> dict[str, Any]:
     for path in config.tables:
         scores = read_scores(path)
         tables[path.parent.name] = {
-            "with": summarise(scores, ()),
-            "without": summarise(scores, misplaced),
-            "misplaced": summarise(scores, (), only=misplaced) if misplaced else {},
+            "with": summarise(scores, shifts),
+            "without": summarise(scores, shifts.keys() - misplaced),
+            "misplaced": summarise(scores, misplaced),
         }
         print(f"\n{path.parent.name}\n{markdown(tables[path.parent.name])}")
     results = {"shifts": shifts, "misplaced": misplaced, "tables": tables, **provenance(config)}
@@ -132,18 +132,11 @@ def read_scores(path: Path) -> Scores:
     return scores
 
 
-def summarise(scores: Scores, left_out: Iterable[str], only: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return mean and deviation over the seeds of each method and size, over all slices of the patients asked for."""
-    left_out, only = set(left_out), set(only)
+def summarise(scores: Scores, patients: Container[str]) -> dict[str, dict[str, Any]]:
+    """Return mean and deviation over the seeds of each method and size, over all slices of these patients."""
     seeds: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    for (method, size, _), patients in scores.items():
-        kept = [
-            value
-            for name, values in patients.items()
-            if name not in left_out and (not only or name in only)
-            for value in values
-        ]
-        if kept:
+    for (method, size, _), found in scores.items():
+        if kept := [value for name, values in found.items() if name in patients for value in values]:
             seeds[method, size].append(fmean(kept))
     return {
         f"{method}, {size} slices": {

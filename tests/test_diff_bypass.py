@@ -200,6 +200,17 @@ def test_fit_at_input_corrects_a_network_that_is_right_around_x_only(fit_at_inpu
     assert error < 0.2 if fit_at_input else error > 0.8
 
 
+def test_fit_at_input_takes_a_failed_value_as_a_missing_sample() -> None:
+    failing = lambda z: torch.where((z == 0).all(1, keepdim=True), torch.nan, z[:, :1])  # noqa: E731
+    x = torch.zeros(4, 3, requires_grad=True)
+    make = lambda S: DiffBypass(linear(3, 1), 0.3, S, forward="bypass", fit_at_input=True)  # noqa: E731
+    box = ndgrad.wrap(failing, estimator=make(3), on_error="skip")
+    assert box(x).isfinite().all()
+    assert box.num_failures == 4
+    with pytest.raises(ndgrad.TooManyFailuresError):  # one sample is left, and two are needed
+        ndgrad.wrap(failing, estimator=make(1), on_error="skip")(x)
+
+
 def test_fit_at_input_is_of_the_bypass_form() -> None:
     with pytest.raises(ValueError, match="always fits to f"):
         DiffBypass(linear(), fit_at_input=True)

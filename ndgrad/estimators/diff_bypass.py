@@ -38,7 +38,8 @@ class DiffBypass(BypassEstimator):
     affords few evaluations; not for a single gradient.
 
     Failed evaluations take no part: not in this fit, in what is held out and in ``quality``, nor in later fits through
-    the replay. Each row needs one that came back, and with ``patience``, ``f(x)`` counted, one more than are held out.
+    the replay. Each row needs one that came back (two with ``fit_at_input``), and with ``patience``, ``f(x)``
+    counted, one more than are held out.
 
     In eval mode nothing is fitted and the value is ``f(x)``; a gradient asked for there uses g as it stands.
 

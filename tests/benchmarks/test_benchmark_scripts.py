@@ -128,3 +128,8 @@ def test_simulated_workers_are_as_fast_as_they_or_their_dispatcher_can_be():
     assert executors.simulate(10, 1, 0.05, 0.01, 0.0, ahead=True) == pytest.approx(0.01 + 10 * 0.05)
     # 1000 workers wait for a dispatcher of 1 ms per chunk: 1000 chunks per second, of 0.05 s each
     assert executors.simulate(20000, 1000, 0.05, 0.001, 0.0) == pytest.approx(20.05)
+
+
+def test_bypass_at_the_input_needs_a_call():
+    with pytest.raises(ValueError, match="1 or more, got 0, 10 and 500"):
+        bypass_at_the_input.main(bypass_at_the_input.Config(calls=0))
