@@ -24,14 +24,12 @@ def left_ventricle() -> str:
         _misplaced(read("misplaced_contours")),
         _sizes("published", "ACDC, published"),
         _sizes("tuned", "ACDC, tuned"),
-        _sizes("tuned_narrow", "ACDC, tuned, as it was before"),
         _estimators(read("left_ventricle_table")),
         _published(read("lv_sunnybrook_published")["published"]),
         "## What was not measured",
-        "Sunnybrook with more than 10 slices; ACDC with more than 200, and tuned, as it is now, with more than 50; "
-        "the profiles `thesis` and `paper`; anything on a GPU. The thesis' scores are of other patients and other "
-        "pixels, and selected on the held-out slices: the *order* of the methods can be compared with ours, the "
-        "numbers cannot.",
+        "Sunnybrook with more than 10 slices; ACDC with more than 200; the profiles `thesis` and `paper`; anything on "
+        "a GPU. The thesis' scores are of other patients and other pixels, and selected on the held-out slices: the "
+        "*order* of the methods can be compared with ours, the numbers cannot.",
     )
 
 
@@ -133,7 +131,6 @@ def _sizes(table_name: str, title: str) -> str:
     return join(
         f"## {title}",
         made(d["command"], f"lv_acdc_{table_name}", d),
-        *([f"{d['note']}."] if "note" in d else []),
         f"Dice on the whole image by the number of training slices, mean and deviation over seeds "
         f"{listed(d['options']['seeds'])}; then EDPCNN's lead over {patients} held-out patients with p of Wilcoxon's "
         "signed-rank test; in brackets the thesis' number on its own held-out patients.",
