@@ -77,7 +77,7 @@ def kill_all(job: str, folder: Path, config: Config) -> dict[str, Any]:
     undisturbed = watch(job, folder / "undisturbed")
     expected = fingerprint(folder / "undisturbed" / "run")
     rng = np.random.default_rng(config.seed)
-    kills = []
+    kills: list[dict[str, Any]] = []
     for number in range(config.kills):
         moment = draw(PHASES[number % len(PHASES)], undisturbed, rng)
         place = folder / str(number)
@@ -91,7 +91,12 @@ def kill_all(job: str, folder: Path, config: Config) -> dict[str, Any]:
             f"{job}: killed in {moment.phase} {moment.occurrence}, {moment.delay:.4f} s in: {same=}",
             flush=True,
         )
-    return {"kills": kills, "same": sum(kill["same"] for kill in kills), "count": len(kills)}
+    totals = {
+        "killed": sum(kill["killed"] for kill in kills),
+        "same": sum(kill["same"] for kill in kills),
+        "count": len(kills),
+    }
+    return {"kills": kills} | totals
 
 
 def draw(phase: str, timeline: list[tuple[float, str]], rng: np.random.Generator) -> Moment:
@@ -183,7 +188,8 @@ def _update(digest: Any, value: Any) -> None:
 def summary(results: dict[str, Any]) -> str:
     """Return one line for each training."""
     lines = [
-        f"{job}: {found['same']} of {found['count']} end the same" for job, found in results["jobs"].items()
+        f"{job}: {found['killed']} of {found['count']} killed before their end, {found['same']} end the same"
+        for job, found in results["jobs"].items()
     ]
     return "\n".join(lines)
 

@@ -199,8 +199,9 @@ def wrap(
     Args:
         fn: the function. Its arguments and results may be tensors, arrays, numbers, or dicts, tuples, lists and
             dataclasses of them; other arguments (strings, objects) are handed through. Integer results become the
-            input's floating dtype. It never sees a tensor that requires a gradient, and may change its inputs.
-            Half-precision tensors reach it as float32. A ``Module`` is registered as a submodule.
+            input's floating dtype. It never sees a tensor that requires a gradient. It may change what has rows, which
+            is its own copy, but not what all rows share (``in_dims`` None), which is not copied. Half-precision
+            tensors reach it as float32. A ``Module`` is registered as a submodule.
         estimator: an `Estimator`, or the name of one in ``ndgrad.ESTIMATORS`` (``"evolution_strategy"``,
             ``"diff_bypass"``), built with its defaults; those with arguments that have none need an instance.
         parameters: names and initial values of keywords of ``fn`` that are trained, too: a threshold, a weight, a
@@ -220,7 +221,8 @@ def wrap(
             without a batch dimension.
         vectorize: with ``batched=False``, whether the module's own input has rows, each handed to ``fn`` by itself.
         interface: what ``fn`` is handed: ``"torch"``, ``"numpy"``, ``"python"`` (numbers and lists), or ``"auto"``:
-            NumPy if the code of ``fn`` refers to NumPy, SciPy or NetworkX and not to torch, else torch.
+            NumPy if the code of ``fn`` refers to NumPy, SciPy, NetworkX, pandas, scikit-learn or numba and not to
+            torch, else torch.
         chunk_size: the most rows handed to ``fn`` in one call; None for no limit, or, with an executor, for as many as
             make 64 calls. The result does not depend on it.
         evaluate_in: when ``fn`` is probed. ``"backward"`` spends nothing on gradients that are never asked for;

@@ -89,6 +89,19 @@ def test_a_lookup_table_is_shared(rows: int, chunk_size: int | None) -> None:
     assert shapes == {(rows, 2)}
 
 
+def test_rows_are_copied_and_what_is_shared_is_not() -> None:
+    seen = []
+
+    def fn(x: Tensor, table: Tensor) -> Tensor:
+        seen.append((x.data_ptr(), table.data_ptr()))
+        return x * table
+
+    x, table = leaf(2, 3), torch.ones(3, dtype=torch.float64)
+    ndgrad.wrap(fn, estimator=exact())(x, table).sum().backward()
+    assert x.data_ptr() not in [rows for rows, _ in seen]
+    assert {shared for _, shared in seen} == {table.data_ptr()}
+
+
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_table_declared_shared_may_come_first(grad: bool) -> None:
     table, x = randn(5, n, seed=5), randn(B, n).requires_grad_(grad)

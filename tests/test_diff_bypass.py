@@ -264,8 +264,14 @@ def test_second_derivatives_are_refused(forward: str) -> None:
 def test_bypass_refuses_checkpointing() -> None:
     box = ndgrad.wrap(sines, estimator=DiffBypass(linear(), num_samples=3, forward="bypass"))
     x = torch.randn(4, 3, requires_grad=True)
-    with pytest.raises(RuntimeError, match="straight_through"):
+    with pytest.raises(ndgrad.UnsupportedTransformError, match="straight_through"):
         checkpoint(box, x, use_reentrant=False).sum().backward()
+
+
+def test_bypass_refuses_transforms() -> None:
+    box = ndgrad.wrap(sines, estimator=DiffBypass(linear(), num_samples=3, forward="bypass"))
+    with pytest.raises(ndgrad.UnsupportedTransformError, match="straight_through"):
+        torch.func.grad(lambda x: box(x).sum())(torch.randn(4, 3))
 
 
 def test_straight_through_survives_checkpointing() -> None:

@@ -306,3 +306,10 @@ def test_inputs_that_descend_are_the_ones_that_failures_lie_around() -> None:
 def test_a_budget_that_is_spent_is_no_failure_of_the_candidate() -> None:
     with pytest.raises(ndgrad.BudgetExceededError, match="budget=300"):
         recommend(bowl, point(), 9, loss=total, candidates=PAIR, sigmas=[0.1], steps=20, budget=300)
+
+
+def test_a_network_keeps_its_statistics() -> None:
+    network = torch.nn.BatchNorm1d(4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    recommend(network, point(), 9, loss=total, candidates={"es": ES}, sigmas=[0.1], steps=2)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

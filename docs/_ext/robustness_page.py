@@ -52,8 +52,9 @@ def _kills(d: dict[str, Any]) -> str:
     c = d["configuration"]
     rows = []
     for job, found in d["jobs"].items():
-        phases = Counter(kill["phase"] for kill in found["kills"])
-        same = Counter(kill["phase"] for kill in found["kills"] if kill["same"])
+        kills = [kill for kill in found["kills"] if kill["killed"]]  # the others had ended before
+        phases = Counter(kill["phase"] for kill in kills)
+        same = Counter(kill["phase"] for kill in kills if kill["same"])
         rows += [(job, phase, count, same[phase]) for phase, count in phases.items()]
     return join(
         "## Killed trainings",

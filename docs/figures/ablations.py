@@ -18,14 +18,16 @@ LABELS = {  # of the axis, and the value of the profile
     "jitter": ("centre of the star in training", "normal"),
 }
 
-
 MEASURED = {name: RESULTS / f"lv_ablation_{name.replace('-', '_')}.json" for name in LABELS}
 MEASURED = {name: path for name, path in MEASURED.items() if path.exists()}
 
 
 def scores(path):
+    """Return the values of a setting, and the mean and deviation of the Dice at each."""
     content = json.loads(path.read_text())
-    return {str(s["column"]): s["mean"] for s in content["scores"] if s["score"] == "dice_whole"}
+    found = [s for s in content["scores"] if s["score"] == "dice_whole"]
+    values = [str(s["column"]).replace(" (as 1e-6)", "") for s in found]
+    return values, [s["mean"] for s in found], [s["deviation"] for s in found]
 
 
 rows = math.ceil(len(MEASURED) / 3)
@@ -35,9 +37,8 @@ figure, axes = plt.subplots(
 )
 for axis, (name, path) in zip(axes.flat, MEASURED.items(), strict=False):
     label, own = LABELS[name]
-    found = scores(path)
-    values = [value.replace(" (as 1e-6)", "") for value in found]
-    axis.plot(values, list(found.values()), "o-", color="#0072b2")
+    values, means, deviations = scores(path)
+    axis.errorbar(values, means, deviations, fmt="o-", color="#0072b2", capsize=3)
     axis.axvline(own, color="0.6", lw=1, ls="--")
     axis.set_xlabel(label)
 for axis in axes[:, 0]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ndgrad.diagnostics.candidates import CANDIDATES, Candidate
-from ndgrad.diagnostics.isolation import seeded
+from ndgrad.diagnostics.isolation import isolated, seeded
 from ndgrad.diagnostics.problem import Problem, pose, scale_of
 from ndgrad.errors import BudgetExceededError, NdgradError
 from ndgrad.estimator import Estimator, unable_to_skip
@@ -186,7 +186,7 @@ def recommend(
     positive_int("steps", steps)
     args = x if isinstance(x, tuple) else (x,)
     with seeded(seed):
-        problem = pose(wrap(fn, **options), args, {}, cotangent, loss)
+        problem = pose(wrap(isolated(fn), **options), args, {}, cotangent, loss)
     scale = scale_of(problem.inputs)
     widths = [float(f"{scale * share:.2g}") for share in _SIGMAS] if sigmas is None else sigmas
     widths = [positive_float("sigma", width) for width in widths]

@@ -13,6 +13,7 @@ from ndgrad.autograd import attach
 from ndgrad.bypass import Bypass, network_vjp
 from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
+from ndgrad.errors import UnsupportedTransformError
 from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
 from ndgrad.fit_losses import Loss
 from ndgrad.replay import Samples, concatenate
@@ -83,8 +84,9 @@ class DiffBypass(BypassEstimator):
     Raises:
         ValueError: for an argument out of range, options that exclude each other, or shapes of g and f that no
             loss was given for.
-        RuntimeError: for a gradient in eval mode before any fit; for ``forward="bypass"`` inside activation
-            checkpointing or ``torch.func``, which would fit twice.
+        RuntimeError: for a gradient in eval mode before any fit.
+        UnsupportedTransformError: (a NotImplementedError) for ``forward="bypass"`` inside activation checkpointing or
+            ``torch.func``, which would fit twice.
         TooManyFailuresError: if a row has too few evaluations left.
 
     Example:
@@ -171,7 +173,7 @@ class DiffBypass(BypassEstimator):
             torch._C._current_graph_task_id() != -1
             or torch._C._functorch.peek_interpreter_stack() is not None
         ):
-            raise RuntimeError(
+            raise UnsupportedTransformError(
                 "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func "
                 "run more than once; use forward='straight_through', which fits in the backward pass"
             )

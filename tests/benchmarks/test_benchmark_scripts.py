@@ -25,9 +25,9 @@ def test_quadratic_sine_accuracy(tmp_path):
     assert errors["least squares, orthogonal"] == pytest.approx(errors["orthogonal pairs"], rel=1e-3)
     assert errors["least squares, Gaussian"] <= 0.02
     assert 0.2 < errors["Sobol pairs"] < errors["Gaussian pairs"] < 0.9
-    assert results["without_pairs_relative_error"]["fx"] == pytest.approx(
-        results["expected_without_pairs"], rel=0.1
-    )
+    single, expected = results["without_pairs_relative_error"], results["expected_without_pairs"]
+    assert single["loo"] == pytest.approx(expected["loo"], rel=0.01)
+    assert single["fx"] == pytest.approx(expected["fx"], rel=0.1)  # the curvature of f is left in
     assert json.loads((tmp_path / "quadratic_sine_accuracy.json").read_text()) == results
 
 
