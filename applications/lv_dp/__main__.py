@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     config = tyro.cli(_commands(words), args=words, prog="python -m applications.lv_dp")
     try:
+        refuse_repeated(config, words)
         set_threads(config.threads)
         _run(config, words)
     except (UsageError, OSError) as error:
@@ -79,6 +81,15 @@ def _run(config: Command | ReproduceConfig, words: list[str]) -> None:
             _segment(config)
         case ExportConfig():
             _export(config)
+
+
+def refuse_repeated(config: Command | ReproduceConfig, words: list[str]) -> None:
+    """Refuse an option of several values that is given twice: the parser would forget the first ones."""
+    given = Counter(word.partition("=")[0].replace("_", "-") for word in words)
+    for name, value in vars(config).items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, tuple) and given[option] > 1:
+            raise UsageError(f"{option} is given twice; give it once, with all values behind it")
 
 
 def set_threads(count: int) -> None:
@@ -126,7 +137,8 @@ def _search(config: SearchConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> None:
     results = evaluate.main(config)
-    title = f"{results['count']} slices, {results['dropped']} without an LV dropped"
+    dropped = "; ".join(f"{count} dropped: {reason}" for reason, count in results["drop_reasons"].items())
+    title = f"{results['count']} slices" + (f"; {dropped}" if dropped else "")
     for table in tables.evaluation_tables(results["methods"], title):
         CONSOLE.print(table)
     CONSOLE.print(f"written to {config.json}")

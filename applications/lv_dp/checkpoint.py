@@ -19,7 +19,7 @@ from applications.lv_dp.errors import UsageError
 from applications.lv_dp.files import read_bytes
 
 MAX_BYTES = 2**33
-MAX_VALUES = 10**6  # of a checkpoint, each tensor counting as one
+MAX_VALUES = 2 * 10**6  # of a checkpoint, each tensor counting as one; an iteration leaves 15
 MAX_DEPTH = 40
 NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")
 

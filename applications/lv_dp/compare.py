@@ -135,7 +135,7 @@ def check_same(
         UsageError: naming the first image that is not in both.
     """
     both = [
-        {image["name"]: (image["patient"], image.get("area_px")) for image in part}
+        {image["name"]: (image["patient"], image.get("area_px"), image.get("mask_sha256")) for image in part}
         for part in (images, others)
     ]
     missing = sorted(both[0].keys() ^ both[1].keys())
@@ -149,7 +149,7 @@ def check_same(
     if changed:
         raise UsageError(
             f"{first} and {second} are about different images: {changed[0]} has another patient or true mask "
-            f"({len(changed)} such); evaluate both with the same --data"
+            f"({len(changed)} such); evaluate both with the same --data, and runs trained on pixels of one size"
         )
 
 

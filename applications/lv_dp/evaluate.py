@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         "iteration": run.iteration,
         "count": len(data),
         "dropped": data.dropped,
+        "drop_reasons": data.drop_reasons,
         "patients": data.patients,
         "methods": summaries(images),
         "images": images,
@@ -114,6 +116,7 @@ def describe(item: Slice, unit: Unit) -> Record:
         "slice_spacing": item.slice_spacing,
         "unit": unit,
         "area_px": int(item.mask.sum()),
+        "mask_sha256": hashlib.sha256(item.mask.contiguous().numpy().tobytes()).hexdigest()[:16],
     }
 
 

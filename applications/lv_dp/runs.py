@@ -129,11 +129,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def write_config(path: Path, config: dict[str, Any]) -> None:
-    """Write the configuration, unless the folder holds a run of another one; more iterations are no other.
+def check_config(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that holds a run of another configuration; more iterations are no other.
 
     Raises:
-        UsageError: the folder's run was made by another configuration.
+        UsageError: naming what differs.
     """
     if (path / "config.json").is_file():
         old, new = _identity(read_config(path)), _identity(config)
@@ -143,6 +143,10 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
                 f"{path}: holds a run with other values of {', '.join(changed)}; "
                 "choose another --out, or remove the folder"
             )
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write the configuration of a run that `check_config` did not refuse."""
     checkpoint.write_json(path / "config.json", config)
 
 

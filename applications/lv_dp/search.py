@@ -37,7 +37,9 @@ class SearchConfig:
         profile: as for train.
         num_train: training slices.
         seeds: runs of every candidate.
-        hold_out: as for train.
+        hold_out: as for train, but for thirds.
+        split_seed: as for train.
+        held_out: as for train.
         inner_seed: draws the inner held-out patients.
         change: settings that all candidates share, NAME=VALUE.
         device: where torch computes.
@@ -52,6 +54,8 @@ class SearchConfig:
     num_train: int = 10
     seeds: tuple[int, ...] = (0,)
     hold_out: HoldOut = "random"
+    split_seed: int = 0
+    held_out: float = 1 / 3
     inner_seed: int = 1
     change: tuple[str, ...] = ()
     device: str = "cpu"

@@ -18,8 +18,14 @@ from torch import Tensor
 from applications.lv_dp import checkpoint
 from applications.lv_dp.data import Slice
 from applications.lv_dp.data.preprocess import paste, prepare
-from applications.lv_dp.data.resample import Grid, mask_from_grid, point_on_grid, resample_slice
-from applications.lv_dp.data.slices import MAX_SIDE, same_spacing
+from applications.lv_dp.data.resample import (
+    Grid,
+    covering,
+    mask_from_grid,
+    point_on_grid,
+    resample_slice,
+)
+from applications.lv_dp.data.slices import same_spacing
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.image_file import Picture, read_picture
 from applications.lv_dp.model import METHODS
@@ -138,15 +144,7 @@ def training_grid(run: Run, picture: Picture) -> Grid | None:
         return None
     if all(same_spacing(step, run.spacing) for step in picture.spacing):
         return None
-    sides = (step * count for step, count in zip(picture.spacing, picture.image.shape, strict=True))
-    pixels = math.ceil(max(sides) / run.spacing)
-    if pixels > MAX_SIDE:
-        raise UsageError(
-            f"the image has pixels of {max(picture.spacing):g} mm: with the model's of {run.spacing:g} mm it would "
-            f"have {pixels} of them from end to end, at most {MAX_SIDE} are drawn"
-        )
-    # even, as the thesis' 212: the pixels lie where those of `resample` lie
-    return Grid(run.spacing, max(Grid().size, pixels + pixels % 2))
+    return covering(run.spacing, [(picture.spacing, picture.image.shape)])
 
 
 def _draw(run: Run, item: Slice, point: Tensor) -> Tensor:

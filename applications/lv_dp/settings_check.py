@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.settings import Settings
 
-# What a prediction's time and memory grow with; everything else is only used in training.
+MAX_ITERATIONS = 100_000  # whose rows a checkpoint holds
+# What the time and memory of a prediction grow with, and what a training cannot do without.
 LIMITS = {
     "crop": (8, 2048),
     "num_rays": (3, 2048),
@@ -20,6 +21,21 @@ LIMITS = {
     "base_channels": (1, 512),
     "r_0": (0, 2048),
     "step": (1e-3, 2048),
+    "bypass_levels": (1, 8),
+    "bypass_channels": (1, 512),
+    "iterations": (1, MAX_ITERATIONS),
+    "batch_size": (1, 4096),
+    "learning_rate": (1e-12, 1e3),
+    "warmup": (0, MAX_ITERATIONS),
+    "rotation": (0, math.pi),
+    "temperature": (1e-6, 1e6),
+    "sigma": (1e-9, 1e6),
+    "bypass_samples": (1, 4096),
+    "fit_steps": (1, 4096),
+    "direct_samples": (1, 4096),
+    "score_samples": (2, 4096),
+    "checkpoint_every": (1, MAX_ITERATIONS),
+    "evaluate_every": (1, MAX_ITERATIONS),
 }
 
 
@@ -27,7 +43,7 @@ MAX_ACTIVATIONS = 2**26  # numbers in the first layer's output
 MAX_STAR = 2**20  # points of a star
 
 
-def checked_settings(values: object, where: Path) -> Settings:
+def checked_settings(values: object, where: Path | str) -> Settings:
     """Return the settings that a decoded JSON object describes; what it leaves out has its default.
 
     Raises:
@@ -57,7 +73,7 @@ def checked_settings(values: object, where: Path) -> Settings:
     return settings
 
 
-def _check(name: str, value: object, hint: Any, where: Path) -> None:
+def _check(name: str, value: object, hint: Any, where: Path | str) -> None:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(f"{where}: {name} must be one of {get_args(hint)}, got {value!r:.60}")

@@ -26,8 +26,9 @@ from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
 from applications.lv_dp.provenance import provenance, usable_device
-from applications.lv_dp.runs import Row, checkpoint_path, read_row, write_config, write_metrics
+from applications.lv_dp.runs import Row, check_config, checkpoint_path, read_row, write_config, write_metrics
 from applications.lv_dp.settings import Settings
+from applications.lv_dp.settings_check import checked_settings
 
 TRAINING_SCORED = 32  # training slices whose Dice is measured with the held-out one
 Report = Callable[[Row, int], None]
@@ -105,12 +106,14 @@ def start(config: TrainConfig) -> Training:
     device = usable_device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
     model = build(config, generator).to(device)
-    write_config(config.out, config.to_json() | _described(data, held_out, subset))
+    described = config.to_json() | _described(data, held_out, subset)
+    check_config(config.out, described)
     optimizer = torch.optim.Adam(model.unet.parameters(), lr=config.settings.learning_rate)
     crop, at = config.settings.crop, config.settings.crop_at
     batch, held_out_batch = (prepare(part.slices, crop, at=at).to(device) for part in (subset, held_out))
     training = Training(config, model.train(), optimizer, generator, batch, held_out, held_out_batch)
     resume(training, checkpoint_path(config.out))
+    write_config(config.out, described)
     return training
 
 
@@ -132,6 +135,12 @@ def resume(training: Training, path: Path) -> None:
         raise UsageError(
             f"{path}: does not fit this training ({type(error).__name__}); remove it to begin anew"
         ) from error
+    done, wanted = len(training.rows), training.config.settings.iterations
+    if done > wanted:
+        raise UsageError(
+            f"{path}: has {done} iterations behind it, more than the {wanted} asked for; choose another --out, or "
+            f"--iterations {done} or more"
+        )
 
 
 def check_adam(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
@@ -164,6 +173,11 @@ def _described(data: SliceSet, held_out: SliceSet, subset: SliceSet) -> dict[str
 
 def split(data: SliceSet, config: TrainConfig) -> tuple[SliceSet, SliceSet]:
     """Return the data that a training may know of, and the held-out part of it."""
+    if config.hold_out == "thirds" and config.inner_seed is not None:
+        raise UsageError(
+            "--hold-out thirds holds out every patient once, by another seed, and leaves none to choose settings on; "
+            "take --hold-out random or fifth"
+        )
     if config.hold_out == "fifth":
         held_out = held_out_fifth(data)
     elif config.hold_out == "thirds":
@@ -181,6 +195,7 @@ def _check(config: TrainConfig) -> None:
         raise UsageError(f"--iterations must be at least 1, got {config.settings.iterations}")
     if not 0 < config.held_out < 1:
         raise UsageError(f"--held-out is a fraction between 0 and 1, got {config.held_out:g}")
+    checked_settings(asdict(config.settings), "--change")
 
 
 def step(training: Training, iteration: int) -> Row:

@@ -15,6 +15,8 @@ import pytest
 
 from applications.lv_dp import train
 from applications.lv_dp.config import TrainConfig
+from applications.lv_dp.data import SliceSet
+from applications.lv_dp.experiments import data as experiments_data
 from applications.lv_dp.experiments import runner
 from applications.lv_dp.experiments.approximation import FitCell
 from applications.lv_dp.experiments.cells import Cell, Result, Store, Watch
@@ -273,3 +275,22 @@ def test_equal_methods_do_not_differ() -> None:
     assert paired(same, same)["p_value"] == 1.0
     with pytest.raises(ValueError, match="needs patients"):
         paired(same, {"r": 0.5})
+
+
+def test_the_data_is_told_by_all_that_a_training_sees(
+    phantom: SliceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = phantom.slices[0]
+    changed = {
+        "as it is": item,
+        "flipped": dataclasses.replace(item, image=item.image.flip(1)),
+        "moved": dataclasses.replace(item, mask=item.mask.roll(3, 0)),
+        "of another": dataclasses.replace(item, patient="somebody"),
+        "larger": dataclasses.replace(item, spacing=(1.0, 1.0)),
+    }
+    found = set()
+    for first in changed.values():
+        data = dataclasses.replace(phantom, slices=(first, *phantom.slices[1:]))
+        monkeypatch.setattr(experiments_data, "shared_data", lambda _, data=data: data)
+        found.add(experiments_data.fingerprint.__wrapped__("phantom"))
+    assert len(found) == len(changed)

@@ -131,6 +131,11 @@ def change_a_truth(content: dict[str, Any]) -> str:
     return "p1-3 has another patient or true mask"
 
 
+def move_a_truth(content: dict[str, Any]) -> str:
+    content["images"][7]["mask_sha256"] = "0" * 16
+    return "p1-3 has another patient or true mask"
+
+
 def change_a_patient(content: dict[str, Any]) -> str:
     content["images"][7]["patient"] = "p2"
     return "p1-3 has another patient or true mask"
@@ -146,7 +151,15 @@ def training_results(content: dict[str, Any]) -> str:
     return r"is not what evaluate writes with --json \(KeyError\)"
 
 
-CHANGES = [lose_an_image, rename_an_image, change_a_truth, change_a_patient, empty, training_results]
+CHANGES = [
+    lose_an_image,
+    rename_an_image,
+    change_a_truth,
+    move_a_truth,
+    change_a_patient,
+    empty,
+    training_results,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)

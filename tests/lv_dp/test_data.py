@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,35 @@ def test_png_patient_without_instance_number_is_the_whole_name(png_folder: Path,
     for kind in ("images", "masks"):
         (copy / kind / "phantom-001-IM-ED-00.png").rename(copy / kind / "anna.png")
     assert "anna" in load_png(copy).patients
+
+
+def rename_all(root: Path, name: Callable[[str], str]) -> None:
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_stem(name(path.stem)))
+
+
+def test_png_names_that_tell_no_patient_are_warned_of(png_folder: Path, tmp_path: Path) -> None:
+    copy = edited(png_folder, tmp_path)
+    rename_all(copy, lambda stem: stem.replace("-IM-", "_"))
+    with pytest.warns(UserWarning, match="each of the 17 images counts as a patient of its own"):
+        assert "phantom-001_ED-00" in load_png(copy).patients
+
+
+def test_png_names_without_a_patient_are_refused(png_folder: Path, tmp_path: Path) -> None:
+    copy = edited(png_folder, tmp_path)
+    rename_all(copy, lambda stem: stem.replace("phantom-001-IM", "-IM"))
+    with pytest.raises(DataError, match=r"-IM-E.-0.\.png: names no patient"):
+        load_png(copy)
+
+
+def test_png_suffixes_may_be_capital_and_differ(png_folder: Path, tmp_path: Path) -> None:
+    copy = edited(png_folder, tmp_path)
+    image = copy / "images" / "phantom-001-IM-ED-00.png"
+    image.rename(image.with_suffix(".PNG"))
+    assert len(load_png(copy)) == len(load_png(png_folder))
+    shutil.copy(image.with_suffix(".PNG"), image)
+    with pytest.raises(DataError, match=r"ED-00.png: has the name of phantom-001-IM-ED-00.PNG"):
+        load_png(copy)
 
 
 def test_png_masks_of_zero_and_one_count_alike(png_folder: Path, tmp_path: Path) -> None:
@@ -161,6 +191,10 @@ def test_centers_are_read_in_the_order_of_the_slices(tmp_path: Path, phantom: Sl
     rows = [f"{item.name},{index + 0.5},{index}" for index, item in enumerate(phantom.slices)]
     (tmp_path / "c.csv").write_text("\n".join(["name,x,y", *reversed(rows)]))
     centers = torch.stack(load_centers(tmp_path / "c.csv", phantom))
+    (tmp_path / "c.csv").write_text(
+        "\n".join(["name,x,y", *rows]), encoding="utf-8-sig"
+    )  # as Excel writes it
+    torch.testing.assert_close(torch.stack(load_centers(tmp_path / "c.csv", phantom)), centers)
     torch.testing.assert_close(centers[:, 0], torch.arange(len(phantom)) + 0.5)
     torch.testing.assert_close(centers[:, 1], torch.arange(len(phantom)).float())
 

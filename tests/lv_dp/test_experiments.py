@@ -156,6 +156,7 @@ def test_every_claim_belongs_to_an_experiment() -> None:
     ("changes", "words"),
     [
         ({"name": "figure-9-9"}, "there is no 'figure-9-9'; NAME is one of ablation-capacity,"),
+        ({"iterations": 0}, "--iterations must be at least 1"),
         ({"jobs": 0}, "--jobs must be at least 1"),
         ({"minutes": -1}, "--minutes must be at least 0"),
         ({"seeds": "1 1"}, "--seeds must differ"),

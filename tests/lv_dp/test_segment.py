@@ -84,7 +84,7 @@ def test_dicom_without_spacing_and_with_white_lows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_rows_columns_and_spacing(name: str, tmp_path: Path) -> None:
     volume = np.stack([VALUES, VALUES + 100, VALUES + 200], axis=2)
-    found = read_picture(write_nifti(tmp_path / name, volume), 1)
+    found = read_picture(write_nifti(tmp_path / name, volume).rename(tmp_path / name.upper()), 1)
     torch.testing.assert_close(found.image, torch.from_numpy(VALUES).float() + 100)
     assert found.spacing == SPACING
     flat = read_picture(write_nifti(tmp_path / name, VALUES))

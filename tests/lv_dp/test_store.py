@@ -386,6 +386,46 @@ def test_evaluation_takes_the_pixels_of_the_training(source: str, own_cache: Pat
     assert areas[0] == pytest.approx(areas[1], rel=0.03)
 
 
+def test_finer_pixels_do_not_cut_a_ventricle_beside_the_middle(phantom: SliceSet, tmp_path: Path) -> None:
+    packed = tmp_path / "p.npz"
+    moved = tuple(
+        dataclasses.replace(
+            item,
+            image=torch.nn.functional.pad(item.image, (150, 0)),
+            mask=torch.nn.functional.pad(item.mask, (150, 0)),
+            labels=None,
+        )
+        for item in phantom.slices
+    )
+    write_pack(packed, dataclasses.replace(phantom, slices=moved))
+    own = load(f"packed:{packed}")
+    assert own.spacing is not None
+    fine = load_even(f"packed:{packed}", own.spacing * 0.5)
+    assert len(fine) == len(own)
+    for item, original in zip(fine.slices, own.slices, strict=True):
+        assert item.area == pytest.approx(original.area, rel=0.03)
+
+
+def test_a_resampled_set_is_read_from_the_cache_alone(
+    phantom: SliceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "p.npz"
+    write_pack(packed, phantom)
+    first = load_even(f"packed:{packed}", 1.9)
+    monkeypatch.setattr(cache, "load", None)
+    assert_same(load_even(f"packed:{packed}", 1.9), first)
+
+
+def test_training_and_evaluation_agree_on_what_one_size_is(phantom: SliceSet, tmp_path: Path) -> None:
+    packed = tmp_path / "p.npz"
+    slightly = dataclasses.replace(phantom.slices[0], spacing=(2.8125, 2.83))
+    write_pack(packed, dataclasses.replace(phantom, slices=(slightly, *phantom.slices[1:])))
+    own = load(f"packed:{packed}")
+    assert own.spacing is not None
+    assert_same(load_even(f"packed:{packed}"), own)
+    assert_same(load_even(f"packed:{packed}", own.spacing), own)
+
+
 def test_pixels_of_unknown_size_stay(phantom: SliceSet, tmp_path: Path) -> None:
     packed = tmp_path / "p.npz"
     write_pack(

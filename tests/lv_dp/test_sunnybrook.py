@@ -114,6 +114,12 @@ def test_a_contour_without_a_row_in_the_table_is_dropped_and_counted(tmp_path: P
     assert load_sunnybrook(root).drop_reasons == {NO_LINK: 1}
 
 
+def test_a_patient_with_short_axis_series_has_no_other_images(tmp_path: Path) -> None:
+    root = released(tmp_path)
+    (root / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0003-0059.dcm").unlink()
+    assert load_sunnybrook(root).drop_reasons == {NO_IMAGE: 1}
+
+
 def test_two_images_of_one_number_are_not_chosen_between(tmp_path: Path) -> None:
     root = flat(tmp_path)
     write_dicom(root / "more" / "SCD0000101" / "IM-0009-0059.dcm", pixels(0))

@@ -11,13 +11,15 @@ import torch
 from applications.lv_dp import checkpoint, evaluate, search, train
 from applications.lv_dp import settings as settings_module
 from applications.lv_dp.__main__ import main as command_line
+from applications.lv_dp.checkpoint import MAX_VALUES, count_values
 from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName, TrainConfig
 from applications.lv_dp.data.sources import load
 from applications.lv_dp.data.splits import held_out_patients
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.model import METHODS
-from applications.lv_dp.runs import checkpoint_path, open_run
+from applications.lv_dp.runs import Row, checkpoint_path, open_run
 from applications.lv_dp.search import SearchConfig
+from applications.lv_dp.settings_check import MAX_ITERATIONS
 
 JOBS: list[tuple[MethodName, EstimatorName]] = [
     ("unet", "diff_bypass"),
@@ -128,6 +130,20 @@ def test_more_iterations_extend_a_finished_run(png_folder: Path, tmp_path: Path)
     train.main(job(png_folder, tmp_path / "b", iterations=5))
     a, b = ([row["loss"] for row in metrics(tmp_path / name)] for name in "ab")
     assert a == b
+
+
+def test_fewer_iterations_than_a_run_has_are_refused(png_folder: Path, tmp_path: Path) -> None:
+    train.main(job(png_folder, tmp_path / "a", iterations=5))
+    before = (tmp_path / "a" / "config.json").read_text()
+    with pytest.raises(UsageError, match="has 5 iterations behind it, more than the 2 asked for"):
+        train.main(job(png_folder, tmp_path / "a", iterations=2))
+    assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_a_checkpoint_can_hold_the_rows_of_the_longest_training() -> None:
+    row = dataclasses.asdict(Row(1, 0.5, 0.1, 20, 0.3, 0.9, 0.9))
+    left = count_values([row])
+    assert (MAX_VALUES - left) * MAX_ITERATIONS < 0.9 * MAX_VALUES
 
 
 def test_a_step_augments_and_sets_the_rate_as_asked(
@@ -254,6 +270,16 @@ def test_the_command_line_trains_and_evaluates(
         (["--iterations", "0"], "--iterations must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--held-out", "1.5"], "--held-out is a fraction"),
+        (["--iterations", "100001"], "iterations must be in 1 .. 100000, got 100001"),
+        (["--change", "smoothing=4"], "smoothing must be odd"),
+        (["--change", "delta=-1"], "--change: delta must be in 0 .. 2048, got -1"),
+        (["--change", "evaluate_every=0"], "evaluate_every must be in 1"),
+        (["--change", "batch_size=0"], "batch_size must be in 1"),
+        (["--change", "sigma=nan"], "sigma must be in"),
+        (
+            ["--change", "sigma=2", "--change=delta=2"],
+            "--change is given twice; give it once, with all values",
+        ),
         (["--gradient-form", "composed"], "--gradient-form composed needs"),
     ],
 )

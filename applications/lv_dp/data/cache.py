@@ -1,7 +1,7 @@
 """Resampled data sets, kept on disk: the second run does not read and interpolate a thousand files again.
 
 A file's name is a hash of everything that its content depends on: the source and its files (path, size, time
-of change), the grid, and the code that loads and resamples.  What changes gets another file.
+of change), the pixels asked for, and the code that loads and resamples.  What changes gets another file.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from applications.lv_dp.data import store
-from applications.lv_dp.data.resample import Grid, resample
+from applications.lv_dp.data.resample import Grid, covering, holds, resample
 from applications.lv_dp.data.slices import SliceSet, same_spacing
 from applications.lv_dp.data.sources import load, parse, png_location
 
@@ -38,11 +38,7 @@ def load_resampled(source: str, grid: Grid | None = None, folder: Path | None = 
         DataError: as `sources.load` and `resample`.
     """
     grid = grid or Grid()
-    if source == "phantom":
-        return resample(load(source), grid)
-    path = (folder or cache_folder()) / f"{parse(source)[0]}-{key(source, grid)}.npz"
-    cached = _read(path) if path.is_file() else None
-    return _make(source, grid, path) if cached is None else cached
+    return _cached(source, grid, folder, lambda _: grid)
 
 
 def load_even(source: str, like: float | None = None) -> SliceSet:
@@ -51,28 +47,58 @@ def load_even(source: str, like: float | None = None) -> SliceSet:
     Args:
         source: as for `sources.load`.
         like: the distance of pixels in mm that a model was trained on, and that the data is brought to where its own
-            is known and differs; None for training, which takes the data's own, or the thesis' if that is mixed.
+            is known and differs; None for training, which takes the data's own, or the thesis' if that is mixed. Two
+            distances differ from 1 % on.
 
     Raises:
         DataError: as `sources.load`; or only some of the slices have a known spacing.
     """
-    data = load(source)
-    spacings = {item.spacing for item in data.slices}
+    return _cached(source, f"even, like {like}", None, lambda data: _even_grid(data, like))
+
+
+def _even_grid(data: SliceSet, like: float | None) -> Grid | None:
+    """Return the pixels that the data must be brought to, None where it may stay as it is."""
+    spacings, own = {item.spacing for item in data.slices}, data.spacing
     if like is None:
-        return data if len(spacings) < 2 else load_resampled(source)
-    if spacings == {None} or (data.spacing is not None and same_spacing(data.spacing, like)):
-        return data
-    return load_resampled(source, Grid(spacing=like))
+        return None if len(spacings) < 2 or own is not None else Grid()
+    if spacings == {None} or (own is not None and same_spacing(own, like)):
+        return None
+    grid = Grid(like)
+    if all(holds(grid, item) for item in data.slices if item.spacing):
+        return grid
+    return covering(like, [(item.spacing, item.image.shape) for item in data.slices if item.spacing])
 
 
-def key(source: str, grid: Grid) -> str:
+def _cached(
+    source: str, pixels: Grid | str, folder: Path | None, choose: Callable[[SliceSet], Grid | None]
+) -> SliceSet:
+    """Return the source on the grid that is chosen for it, from the cache where that was done before."""
+    if source == "phantom":
+        return _on_grid(load(source), choose)
+    path = (folder or cache_folder()) / f"{parse(source)[0]}-{key(source, pixels)}.npz"
+    cached = _read(path) if path.is_file() else None
+    if cached is not None:
+        return cached
+    data = load(source)
+    even = _on_grid(data, choose)
+    if even is not data:
+        _keep(even, path)
+    return even
+
+
+def _on_grid(data: SliceSet, choose: Callable[[SliceSet], Grid | None]) -> SliceSet:
+    grid = choose(data)
+    return data if grid is None else resample(data, grid)
+
+
+def key(source: str, pixels: Grid | str) -> str:
     """Return the hash of what the result depends on."""
     kind, location = parse(source)
     root = png_location(location or "")[0] if kind == "png" else Path(location or "")
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in CODE]
-    return hashlib.sha256(json.dumps([source, asdict(grid), stats, code]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([source, str(pixels), stats, code]).encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> SliceSet | None:
@@ -83,16 +109,14 @@ def _read(path: Path) -> SliceSet | None:
             raise ValueError("intensities are of another type")
         return store.assemble(meta, arrays, store.split(arrays["images"], store.sizes_of(meta)))
     except Exception as error:  # DataError, or whatever a foreign file's JSON and arrays lead to
-        warnings.warn(f"{path}: is damaged and made anew ({error})", stacklevel=3)
+        warnings.warn(f"{path}: is damaged and made anew ({error})", stacklevel=4)
         return None
 
 
-def _make(source: str, grid: Grid, path: Path) -> SliceSet:
-    data = resample(load(source), grid)
+def _keep(data: SliceSet, path: Path) -> None:
     arrays = store.describe(data, [{}] * len(data), keep_paths=True)
     arrays["images"] = store.join([item.image for item in data.slices])
     try:
         store.write(path, arrays, compress=False)
     except OSError as error:
-        warnings.warn(f"{path}: cannot be written ({error.strerror}); nothing is cached", stacklevel=3)
-    return data
+        warnings.warn(f"{path}: cannot be written ({error.strerror}); nothing is cached", stacklevel=4)

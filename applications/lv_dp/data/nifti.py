@@ -80,7 +80,7 @@ def read_nifti(path: Path) -> Volume:
 def _content(path: Path) -> bytes:
     """Return the file's bytes, unpacked to the end, where the checksum stands, but no further than an image goes."""
     data = read_bytes(path, MAX_BYTES)
-    if not path.name.endswith(".gz"):
+    if not path.name.lower().endswith(".gz"):
         return data
     content = bytearray()
     with gzip.GzipFile(fileobj=BytesIO(data)) as file:

@@ -34,21 +34,39 @@ def load_png(folder: str | Path, spacing: tuple[float, float] | None = None) -> 
     for directory in (root, root / "images", root / "masks"):
         if not directory.is_dir():
             raise DataError(f"{directory}: no such folder (need DIR/images/NAME.png and DIR/masks/NAME.png)")
-    images = {path.name: path for path in sorted((root / "images").glob("*.png"))}
-    masks = {path.name: path for path in sorted((root / "masks").glob("*.png"))}
+    images, masks = _pictures(root / "images"), _pictures(root / "masks")
     if not images and not masks:
         raise DataError(f"{root / 'images'}: holds no .png file")
     for name in sorted(images.keys() ^ masks.keys()):
         missing, present = ("mask", images[name]) if name in images else ("image", masks[name])
         raise DataError(f"{present}: has no {missing} of the same name")
-    slices = (_load_pair(images[name], masks[name], spacing) for name in images)
+    slices = [_load_pair(images[name], masks[name], spacing) for name in images]
+    if len(slices) > 1 and not any("-IM-" in name for name in images):
+        warnings.warn(
+            f"{root}: no name holds -IM-, so each of the {len(slices)} images counts as a patient of its own, and "
+            "images of one patient may be trained on and held out; name them PATIENT-IM-NUMBER.png",
+            stacklevel=2,
+        )
     return SliceSet.keep_with_ventricle(slices, f"png:{root}")
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """Return the PNG files of a folder by their names without the suffix."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png"):
+        if path.stem in found:
+            raise DataError(f"{path}: has the name of {found[path.stem].name}")
+        found[path.stem] = path
+    return found
 
 
 def _load_pair(image: Path, mask: Path, spacing: tuple[float, float] | None) -> Slice:
     values = read_grey(mask)
     inside = values * 2 >= values.max() if bool(values.any()) else values > 0
-    return Slice(image.stem, image.stem.split("-IM-")[0], read_grey(image), inside, image, spacing)
+    patient = image.stem.split("-IM-")[0]
+    if not patient:
+        raise DataError(f"{image}: names no patient; before -IM- stands whose image it is")
+    return Slice(image.stem, patient, read_grey(image), inside, image, spacing)
 
 
 def read_grey(path: Path) -> Tensor:

@@ -9,13 +9,15 @@ pad (212 to 396) comes later, in front of the network.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from applications.lv_dp.data.slices import LV, DataError, Slice, SliceSet
+from applications.lv_dp.data.slices import LV, MAX_SIDE, DataError, Slice, SliceSet
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,37 @@ class Grid:
 
     spacing: float = 1.36719
     size: int = 212
+
+
+def covering(spacing: float, images: Iterable[tuple[tuple[float, float], Sequence[int]]]) -> Grid:
+    """Return pixels ``spacing`` mm apart, at least 212 x 212 of them, that hold all images of given spacing and shape.
+
+    An even number, as the thesis' 212: the pixels lie where those of the plain grid lie.
+
+    Raises:
+        DataError: it would have more than 4096 rows.
+
+    Example:
+        >>> covering(1.0, [((2.0, 2.0), (128, 100)), ((1.0, 1.5), (301, 200))])
+        Grid(spacing=1.0, size=302)
+    """
+    side = max(step * count for steps, shape in images for step, count in zip(steps, shape, strict=True))
+    pixels = math.ceil(side / spacing)
+    if pixels > MAX_SIDE:
+        raise DataError(
+            f"an image is {side:g} mm long: with the model's pixels of {spacing:g} mm it would have {pixels} of them "
+            f"from end to end, at most {MAX_SIDE} are drawn"
+        )
+    return Grid(spacing, max(Grid().size, pixels + pixels % 2))
+
+
+def holds(grid: Grid, item: Slice) -> bool:
+    """Whether the whole LV of a slice of known spacing lies on the grid, with a pixel to spare."""
+    assert item.spacing is not None
+    H, W = item.mask.shape
+    steps = torch.tensor(item.spacing)
+    furthest = (item.mask.nonzero() - torch.tensor([H - 1, W - 1]) / 2).abs() * steps  # (pixels, 2) mm
+    return bool(furthest.max() <= (grid.size / 2 - 1) * grid.spacing)
 
 
 def resample(data: SliceSet, grid: Grid | None = None) -> SliceSet:

@@ -88,7 +88,7 @@ def load_centers(path: Path, data: SliceSet) -> list[Tensor]:
             with two.
     """
     try:
-        file = StringIO(read_text(path), newline="")
+        file = StringIO(read_text(path, encoding="utf-8-sig"), newline="")
         rows = [(row["name"], read_number(row["x"]), read_number(row["y"])) for row in csv.DictReader(file)]
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__})") from error

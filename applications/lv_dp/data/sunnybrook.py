@@ -107,11 +107,15 @@ def _find_images(root: Path) -> Images:
         match = re.fullmatch(r"(?:IM-\d+-)?(\d{1,6})", path.stem)
         if patient and match:
             found[patient, int(match[1])].append(path)
-    return {key: _short_axis(paths) for key, paths in found.items()}
+    sorted_out = {patient for (patient, _), paths in found.items() if any(map(_is_short_axis, paths))}
+    return {
+        (patient, number): [path for path in paths if patient not in sorted_out or _is_short_axis(path)]
+        for (patient, number), paths in found.items()
+    }
 
 
-def _short_axis(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if path.parent.name.startswith("CINESAX")] or paths
+def _is_short_axis(path: Path) -> bool:
+    return path.parent.name.startswith("CINESAX")
 
 
 def _read_links(root: Path) -> dict[str, str]:

@@ -66,6 +66,8 @@ class ReproduceConfig:
         Raises:
             UsageError: in one line.
         """
+        if self.iterations is not None and self.iterations < 1:
+            raise UsageError(f"--iterations must be at least 1, got {self.iterations}")
         if self.jobs < 1:
             raise UsageError(f"--jobs must be at least 1, got {self.jobs}")
         if self.minutes is not None and self.minutes < 0:
