@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.records import EndToEnd, Record, Skipped
 from benchmarks.tasks import Task
@@ -19,8 +20,9 @@ def print_results(
     records: list[Record], skipped: list[Skipped], tasks: list[Task], end_to_end: Sequence[EndToEnd] = ()
 ) -> None:
     """Print one table per task and budget, what was skipped and why, and how to read it all."""
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, _WIDTH))
+    # without markup, in which pip install 'ndgrad[peers]' would lose its end
+    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=max(console.width, _WIDTH))
     summaries = {task.name: task.summary for task in tasks}
     for group in tables(records):
         console.print()
@@ -56,7 +58,7 @@ def _table(group: list[Record]) -> Table:
     shown = columns(group)
     for column in shown:
         justify: JustifyMethod = "left" if column.name == "estimator" else "right"
-        table.add_column(f"{column.name}\n[dim]{column.unit}[/]", justify=justify)
+        table.add_column(Text.assemble(column.name, "\n", (column.unit, "dim")), justify=justify)
     best = min(group, key=lambda record: record.relative_error)
     for record in group:
         table.add_row(*(column.cell(record) for column in shown), style="green" if record is best else None)

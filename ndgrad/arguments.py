@@ -48,6 +48,11 @@ class Argument:
         """Whether ``key`` names this argument by position or by name."""
         return key == (self.position if isinstance(key, int) else self.name)
 
+    @property
+    def key(self) -> Key:
+        """The name of this argument, or where it has none its position."""
+        return str(self.name) if self.position is None or self.name is not None else self.position
+
     def __str__(self) -> str:
         named = repr(self.name) if self.name is not None else f"argument {self.position}"
         return f"parameter {named}" if self.is_parameter else named
@@ -67,11 +72,32 @@ def parameter_names(fn: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
-def read_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> list[Argument]:
-    """Take all arguments apart; ``names`` are those of the positional ones, as far as they are known."""
+def keyword_names(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names that only a keyword can pass, in the order of the signature."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+
+
+def read_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...], keywords: tuple[str, ...] = ()
+) -> list[Argument]:
+    """Take all arguments apart, in the order of the signature; those that it does not have come last, as passed.
+
+    Args:
+        args: the positional ones.
+        kwargs: the others; which is passed first must not decide which input comes first.
+        names: of the positional ones, as far as they are known.
+        keywords: names of those that only a keyword can pass.
+
+    """
     known = dict(enumerate(names))
     positional = [_argument(i, known.get(i), value) for i, value in enumerate(args)]
-    return positional + [_argument(None, name, value) for name, value in kwargs.items()]
+    places = {name: place for place, name in enumerate((*names, *keywords))}
+    in_order = sorted(kwargs.items(), key=lambda item: places.get(item[0], len(places)))
+    return positional + [_argument(None, name, value) for name, value in in_order]
 
 
 def find_argument(key: Key, arguments: list[Argument], option: str) -> Argument:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ndgrad.autocast import without_autocast
 from ndgrad.errors import SecondDerivativeError, UnsupportedTransformError
 from ndgrad.transforms import (
     fold,
@@ -101,7 +102,7 @@ class _Attach(torch.autograd.Function):
         outputs = tuple(outputs) if call.returns_tuple else (outputs,)
         if call.eager:
             # detached: a pullback that keeps the outputs must not keep the graph that it belongs to
-            with _without_saved_tensor_hooks():
+            with _without_saved_tensor_hooks(), without_autocast(outputs[0].device):
                 call.pullback = call.linearize(detached, _detach(outputs))
         return outputs
 
@@ -150,7 +151,11 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, layout: _Layout, *tensors: Tensor) -> Rows:
-        known, vectors = layout.split(_detach(tensors))
+        with without_autocast(tensors[0].device):  # that of the backward pass
+            return _Product._multiply(call, layout, *layout.split(_detach(tensors)))
+
+    @staticmethod
+    def _multiply(call: _Call, layout: _Layout, known: Rows, vectors: Rows) -> Rows:
         inputs, outputs = known[: layout.num_inputs], known[layout.num_inputs :]
         multiply = call.pullback or call.linearize(inputs, outputs)
         call.pullback = multiply if call.once else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,10 +23,14 @@ class BindingRules:
     """How the arguments of every call are to be read (see `ndgrad.wrap`)."""
 
     parameter_names: tuple[str, ...]
+    keyword_names: tuple[str, ...]
     argnums: tuple[Key, ...] | None
     in_dims: InDims
     batched: bool
     vectorize: bool
+    remembered: list[tuple[Key, int]] = field(default_factory=list)
+    """What required a gradient in the last call where anything did: argument and leaf. In a call where nothing does, as
+    in evaluation, the rows are theirs."""
 
     def bind(
         self,
@@ -36,7 +40,7 @@ class BindingRules:
         parameters: Mapping[str, Tensor],
     ) -> Call:
         """Assign every leaf its role and collect the inputs: those among the arguments, then the parameters."""
-        arguments = read_arguments(args, kwargs, self.parameter_names)
+        arguments = read_arguments(args, kwargs, self.parameter_names, self.keyword_names)
         refuse_in_call(arguments, parameters)
         declared = _declarations(self.in_dims, arguments)
         self._assign_rows(arguments, declared)
@@ -57,6 +61,12 @@ class BindingRules:
 
     def _assign_rows(self, arguments: list[Argument], declared: list[int | str | None]) -> None:
         for argument, dim in zip(arguments, declared, strict=True):
+            holds_array = any(is_array(leaf.value) for leaf in argument.leaves)
+            if dim == 0 and not holds_array and not isinstance(self.in_dims, int):
+                raise ValueError(
+                    f"in_dims declares rows of {argument}, which holds no tensor or array to take them from; pass the "
+                    "numbers of its rows, torch.arange(B), and look them up in the function"
+                )
             for leaf in argument.leaves:
                 if dim == 0 and is_array(leaf.value):
                     leaf.role = "row"
@@ -86,7 +96,12 @@ class BindingRules:
         if self.argnums is None:
             leaves = [leaf for argument in arguments for leaf in argument.leaves]
             candidates = [leaf for leaf in leaves if leaf.needs_grad]
-            candidates = candidates or _leaves_of_first(with_rows, lambda leaf: leaf.is_float)
+            if candidates:
+                self._remember(arguments)
+            else:
+                candidates = self._recall(arguments) or _leaves_of_first(
+                    with_rows, lambda leaf: leaf.is_float
+                )
         else:
             chosen = [find_argument(key, arguments, "argnums") for key in self.argnums]
             candidates = [leaf for argument in chosen for leaf in argument.leaves if leaf.is_float]
@@ -107,6 +122,19 @@ class BindingRules:
             for leaf in _leaves_of_first(with_rows, lambda leaf: is_array(leaf.value)):
                 leaf.role = "row"
         return candidates
+
+    def _remember(self, arguments: list[Argument]) -> None:
+        self.remembered[:] = [
+            (argument.key, index)
+            for argument in arguments
+            for index, leaf in enumerate(argument.leaves)
+            if leaf.needs_grad
+        ]
+
+    def _recall(self, arguments: list[Argument]) -> list[Leaf]:
+        leaves = {(a.key, index): leaf for a in arguments for index, leaf in enumerate(a.leaves)}
+        found = [leaves[place] for place in self.remembered if place in leaves]
+        return [leaf for leaf in found if leaf.is_float]
 
     def _companion_role(self) -> str:
         return "row" if self.batched or self.vectorize else "shared"

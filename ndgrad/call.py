@@ -90,6 +90,10 @@ class Call:
             )
         if batched:
             hints.append("if it takes one point at a time, type batched=False, vectorize=True")
+        elif self.num_rows == 1 and any(x.ndim > 2 for x in self.inputs):
+            hints.append(
+                "the whole input is one point; if it has rows, each of them a point, type vectorize=True"
+            )
         return hints
 
 

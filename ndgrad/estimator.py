@@ -136,14 +136,15 @@ class VJPEstimator(Estimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(*inputs)``; `linearize` runs in the backward pass unless ``evaluate_in="forward"``."""
-        return attach(f, inputs, lambda x, y: self.linearize(f, x, y), evaluate_in, self.linear)
+        in_tuples = lambda *rows: as_tuple(f(*rows))  # noqa: E731
+        return attach(f, inputs, lambda x, y: self.linearize(in_tuples, x, y), evaluate_in, self.linear)
 
     @abstractmethod
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Probe ``f`` around ``inputs`` and return the estimated pullback ``v -> vᵀ df/dx``.
 
         Args:
-            f: the rowwise function.
+            f: the rowwise function; here it returns a tuple of tensors, also where there is only one.
             inputs: detached tensors (B, ...).
             outputs: the value ``f(*inputs)``, already paid for, (B, ...).
 

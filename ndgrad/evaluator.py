@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ndgrad.autocast import without_autocast
 from ndgrad.autograd import plain_rows
 from ndgrad.call import Call
 from ndgrad.errors import OutputError, UnsupportedTransformError
@@ -57,8 +57,12 @@ class Evaluator:
         self.execution = execution
         self.means = Means.of(execution)
         self.counts = self.means.counts
+        self.structure: Outputs | None = None  # of what fn returned last
         self._is_direct = execution.is_direct
         self._takes_seed = takes_seed(fn)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "structure": None}  # holds functions that cannot be pickled; the next call knows
 
     def evaluate(
         self, call: Call, inputs: tuple[Tensor, ...], rows: tuple[Tensor, ...], may_skip: bool
@@ -145,24 +149,20 @@ class BoundFunction:
         outputs = self._evaluator.evaluate(self._call, self._inputs, rows, self._may_skip)
         self._may_skip = self._skips
         if self._first is None:
-            self._first = outputs.structure()
+            self._first = self._evaluator.structure = outputs.structure()
         self._first.check_same_shapes(outputs)
         return outputs.leaves
 
     def rebuild(self, leaves: tuple[Tensor, ...]) -> Any:
         """Put tensors into the containers that ``fn`` returned its values in."""
-        if self._first is None:  # a value that did not come from fn: the bypass network's own
+        structure = self._first or self._evaluator.structure
+        if (
+            structure is None
+        ):  # a value that did not come from fn, which was never called: the bypass network's own
             return leaves[0] if len(leaves) == 1 else leaves
-        if len(leaves) != len(self._first.leaves):
+        if len(leaves) != len(structure.leaves):
             raise OutputError(
-                f"the estimator must return one tensor for each of the {len(self._first.leaves)} outputs of the "
+                f"the estimator must return one tensor for each of the {len(structure.leaves)} outputs of the "
                 f"wrapped function, but returned {len(leaves)}"
             )
-        return self._first.rebuild(leaves)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Switch autocast off where it is on; entering it takes as long as a small function, so not elsewhere."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+        return structure.rebuild(leaves)

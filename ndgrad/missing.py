@@ -68,8 +68,9 @@ def require_samples(good: Tensor, least: int | Tensor) -> None:
         needed = int(torch.as_tensor(least).expand(len(short))[row])
         raise TooManyFailuresError(
             f"an estimate for row {row} of the inputs needs at least {needed} of its {len(good)} samples, but only "
-            f"{int(good[:, row].sum())} came back; the others, or their partners in pairs, failed (NaN). Raise the "
-            "number of samples, or type on_error='retry' in ndgrad.wrap"
+            f"{int(good[:, row].sum())} came back; the others, or their partners in pairs, failed. Keep probes "
+            "in the function's domain (bounds=, a smaller sigma), or let it return a penalty there; if failures are "
+            "chance, raise the number of samples, or type on_error='retry' in ndgrad.wrap"
         )
 
 

@@ -29,7 +29,9 @@ class Outputs:
                 raise OutputError(
                     f"the wrapped function was given {num_rows} rows and must return {num_rows} rows, that is a "
                     f"leading dimension of {num_rows} in every output; it returned an output of shape "
-                    f"{tuple(leaf.shape)}. If it takes one point at a time, type batched=False, vectorize=True"
+                    f"{tuple(leaf.shape)}. Rows are those of the inputs that require a gradient, or where none does, "
+                    "of the first floating argument: if they are another's, name it in argnums=. If the function takes "
+                    "one point at a time, type batched=False, vectorize=True"
                 )
         return self
 

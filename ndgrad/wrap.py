@@ -12,13 +12,14 @@ from typing import Any, TypedDict, Unpack, overload
 import torch
 from torch._compile import _disable_dynamo
 
-from ndgrad.arguments import Key, parameter_names
+from ndgrad.arguments import Key, keyword_names, parameter_names
+from ndgrad.autocast import without_autocast
 from ndgrad.autograd import attach
 from ndgrad.binding import ArgNums, BindingRules, InDims
 from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, as_tuple, unable_to_skip
 from ndgrad.estimators import ESTIMATORS, WRAPPERS
-from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
+from ndgrad.evaluator import BoundFunction, Evaluator
 from ndgrad.execution import Execution, OnError
 from ndgrad.execution.progress import Report
 from ndgrad.interface import resolve_interface
@@ -212,7 +213,8 @@ def wrap(
             After ``module.threshold.requires_grad_(False)`` nothing is evaluated for it. What torch can differentiate
             (a factor of the result) does not belong here but outside of ``fn``, where its gradient is exact.
         argnums: positions or names of the arguments to differentiate. By default every floating tensor that requires
-            a gradient.
+            a gradient. Where none does, as in evaluation, the rows are those of what did in the last call that had
+            any, else of the first floating argument.
         in_dims: which arguments have rows, as in ``torch.vmap``: 0 (rows along the leading dimension) or None
             (shared by all rows), for each positional argument, or a dict from position or name. Differentiated inputs
             have rows; others are shared unless declared here, because a target must be repeated with the probes
@@ -314,7 +316,9 @@ def wrap(
     if evaluate_in not in ("backward", "forward"):
         raise ValueError(f"evaluate_in must be 'backward' or 'forward', got {evaluate_in!r}")
     _check_calling(batched, vectorize, in_dims, chunk_size)
-    rules = BindingRules(parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
+    rules = BindingRules(
+        parameter_names(fn), keyword_names(fn), _as_keys(argnums), in_dims, batched, vectorize
+    )
     taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
     execution = Execution(
         executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress or None

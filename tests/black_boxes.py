@@ -18,6 +18,11 @@ def steps(x: Any) -> Any:
     return np.round(4 * np.tanh(x @ WEIGHTS)) / 4
 
 
+def slowly(x: Any) -> Any:
+    time.sleep(0.3)
+    return x
+
+
 def point(x: Any) -> Any:
     return {"a": np.sin(x), "b": float(x.sum())}
 

@@ -127,6 +127,27 @@ class Witness:
     """An argument that lives exactly as long as the call does."""
 
 
+class FirstOfATuple(ndgrad.VJPEstimator):
+    """A forward difference along the ones."""
+
+    def linearize(self, f: Any, inputs: Any, outputs: Any) -> Any:
+        slope = (f(inputs[0] + 0.25)[0] - outputs[0]) / 0.25
+        return lambda cotangents: (cotangents[0] * slope,)
+
+
+def test_linearize_is_handed_a_function_with_tuples_wrapped_or_not() -> None:
+    found = []
+    for call in (
+        ndgrad.wrap(torch.square, estimator=FirstOfATuple()),
+        lambda x: FirstOfATuple()(torch.square, x),
+    ):
+        x = torch.tensor([[1.0], [2.0]], requires_grad=True)
+        call(x).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(found[0], torch.tensor([[2.25], [4.25]]))
+    torch.testing.assert_close(found[0], found[1])
+
+
 class KeepsItsOutputs(ndgrad.VJPEstimator):
     """For ``y = x^2``: a pullback that holds on to everything it was given."""
 

@@ -102,6 +102,48 @@ def test_rows_are_copied_and_what_is_shared_is_not() -> None:
     assert {shared for _, shared in seen} == {table.data_ptr()}
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_evaluation_takes_the_rows_of_what_was_trained(chunk_size: int | None) -> None:
+    def centred(table: Tensor, x: Tensor) -> Tensor:
+        return x * (table - table.mean()).square().sum()
+
+    box = ndgrad.wrap(centred, chunk_size=chunk_size, estimator=exact())
+    for length in (B, 10):
+        table, x = randn(length, seed=5), leaf(B, n)
+        trained = box(table, x)
+        with torch.no_grad():
+            assert_close(box(table, x), trained.detach())
+
+
+def test_an_output_without_the_rows_names_whose_rows_they_are() -> None:
+    box = ndgrad.wrap(lambda table, x: (x * table.sum()).sum(1), estimator=exact())
+    with pytest.raises(ndgrad.OutputError, match=r"first floating argument: .* name it in argnums="):
+        box(randn(10), randn(B, n))
+
+
+def test_the_order_of_keywords_does_not_decide_which_input_is_which() -> None:
+    def fn(*, a: Tensor, b: Tensor) -> Tensor:
+        return (3 * a - 2 * b).sum(1)
+
+    seen = []
+    for names in ("ab", "ba"):
+        torch.manual_seed(0)
+        values = {"a": leaf(B, n), "b": leaf(B, n, seed=1)}
+        box = ndgrad.wrap(fn, estimator=ndgrad.EvolutionStrategy(4, sigma=(0.01, 1.0)))
+        box(**{name: values[name] for name in names}).sum().backward()
+        seen.append([values[name].grad for name in "ab"])
+    assert_close(seen[0], seen[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), {"words": 0}])
+def test_rows_of_what_holds_no_array_are_refused(in_dims: Any) -> None:
+    box = ndgrad.wrap(lambda x, words: x, in_dims=in_dims, interface="python", batched=False, vectorize=True)
+    with pytest.raises(
+        ValueError, match=r"rows of 'words', which holds no tensor or array .* torch.arange\(B\)"
+    ):
+        box(leaf(2, n), ["a", "b"])
+
+
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_table_declared_shared_may_come_first(grad: bool) -> None:
     table, x = randn(5, n, seed=5), randn(B, n).requires_grad_(grad)

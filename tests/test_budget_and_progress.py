@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import black_boxes
@@ -18,6 +20,13 @@ import ndgrad
 from ndgrad.execution.budget import Counts
 
 n = 3
+
+
+class Refusing(Executor):
+    """Takes no work."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise RuntimeError("closed")
 
 
 def rows(count: int = 4) -> Tensor:
@@ -89,6 +98,29 @@ def test_what_an_error_left_unevaluated_is_given_back() -> None:
     assert box.num_evaluations == 2
     box(rows().detach())
     assert box.num_evaluations == 6
+
+
+def test_evaluations_that_were_handed_over_and_never_begun_are_given_back() -> None:
+    def fn(x: Tensor) -> Tensor:
+        time.sleep(0.02)
+        raise ValueError("the first row")
+
+    with ThreadPoolExecutor(1) as executor:
+        box = ndgrad.wrap(fn, executor=executor, chunk_size=1, budget=40)
+        for _ in range(3):  # the budget is that of what was called
+            with pytest.raises(ndgrad.FunctionError):
+                box(torch.zeros(30, 2))
+    assert box.num_evaluations <= 3 * 3
+
+
+@pytest.mark.parametrize("executor", [2, Refusing()])
+def test_what_cannot_be_packed_or_handed_over_is_not_spent(executor: Any) -> None:
+    lock = threading.Lock() if executor == 2 else None
+    box = ndgrad.wrap(lambda x: x * (lock is None), executor=executor, budget=40)
+    for _ in range(3):
+        with pytest.raises(ndgrad.ExecutorError):
+            box(torch.zeros(30, 2))
+    assert box.num_evaluations == 0
 
 
 def test_counts_survive_copies_and_pickles() -> None:

@@ -279,6 +279,38 @@ def test_a_spawned_pool() -> None:
 
 
 @pytest.mark.slow
+def test_a_process_pools_time_is_that_of_each_evaluation() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        ndgrad.wrap(black_boxes.slowly, executor=executor)(rows().detach())  # the worker has begun
+        box = ndgrad.wrap(black_boxes.slowly, executor=executor, chunk_size=1, timeout=0.9)
+        box(torch.zeros(6, n))  # 0.3 s each, one after the other
+        assert box.num_failures == 0
+
+
+@pytest.mark.slow
+def test_a_process_pool_whose_workers_all_hang_is_an_error() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        ndgrad.wrap(black_boxes.slowly, executor=executor)(rows().detach())
+        box = ndgrad.wrap(
+            black_boxes.slowly, executor=executor, chunk_size=1, timeout=0.05, on_error="retry", retries=5
+        )
+        with pytest.raises((ndgrad.ExecutorError, ndgrad.EvaluationTimeoutError)):
+            box(torch.zeros(3, n))
+
+
+def test_workers_have_the_callers_default_dtype() -> None:
+    def fn(x: Tensor) -> Tensor:
+        return x @ torch.ones(n) + torch.tensor(0.1)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_same(fn, executor=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same(lambda x: x.float() * torch.tensor(0.1), executor=2)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="distributed is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_dask() -> None:

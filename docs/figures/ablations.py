@@ -27,7 +27,7 @@ def scores(path):
     content = json.loads(path.read_text())
     found = [s for s in content["scores"] if s["score"] == "dice_whole"]
     values = [str(s["column"]).replace(" (as 1e-6)", "") for s in found]
-    return values, [s["mean"] for s in found], [s["deviation"] for s in found]
+    return values, [s["mean"] for s in found], [s["deviation"] or 0.0 for s in found]  # None with one seed
 
 
 rows = math.ceil(len(MEASURED) / 3)

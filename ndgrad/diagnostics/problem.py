@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ndgrad.autocast import without_autocast
 from ndgrad.call import Call
 from ndgrad.estimator import Estimator, EvaluateIn, Rows, as_tuple
-from ndgrad.evaluator import BoundFunction, Evaluator, without_autocast
+from ndgrad.evaluator import BoundFunction, Evaluator
 from ndgrad.trees import flatten
 from ndgrad.wrap import BlackBox
 

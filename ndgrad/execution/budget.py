@@ -44,6 +44,11 @@ class Counts:
             self.evaluations += num_rows
             self._reserved -= num_rows if self.budget is not None else 0
 
+    def give_back(self, num_rows: int) -> None:
+        """Take rows off the count that were spent and not handed to the function after all."""
+        with self._lock:
+            self.evaluations -= num_rows
+
     def release(self, num_rows: int) -> None:
         """Give back rows that were put aside and are not evaluated after all."""
         with self._lock:

@@ -78,6 +78,7 @@ class Evaluation:
             self._enqueue(*tasks(missing, self._chunk_size))
             self._work()
         finally:
+            self._counts.give_back(sum(len(task.index) for task in self._queue) - self._reserved)
             self._counts.release(self._reserved)
         if self._lost:
             self._dependence.observe(self._batch.inputs, self._batch.rows, sorted(self._lost))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -29,7 +30,8 @@ class Pool(Protocol):
     def run(self, queue: deque[Task], pack: Pack, timeout: float | None) -> Answers:
         """Yield each task with its answer until the queue, to which the caller may add, is empty.
 
-        ``timeout`` is in seconds per row. Closing the iterator early gives up what still runs.
+        ``timeout`` is in seconds per row. Closing the iterator early gives up what still runs. What stands in the
+        queue afterwards, packed or not, was not begun.
         """
 
     def close(self) -> None:
@@ -55,8 +57,9 @@ class Foreign:
     """An executor of the user's: it is handed everything at once, and neither ended nor replaced here.
 
     A running evaluation cannot be stopped from outside. One that takes too long is given up, which frees this process
-    but not the worker. The clock of an evaluation starts when its future says that it runs; Dask's futures never
-    say so, and all that are left are given up when none has finished for as long as one may take.
+    but not the worker. The clock of an evaluation starts when its future says that it runs. Process pools say so of
+    more than their workers can run: where time is measured, they are handed one evaluation for each free worker.
+    Dask's futures never say so, and all that are left are given up when none has finished for as long as one may take.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -67,11 +70,14 @@ class Foreign:
         """Run them; see `Pool.run`."""
         flying: dict[Future[Any], Task] = {}
         clock = _Clock(timeout)
+        most = math.inf if timeout is None or self.in_process else self._num_workers()
         try:
             while queue or flying:
-                while queue:
-                    task = queue.popleft()
-                    flying[self._submit(pack(task))] = task
+                while queue and len(flying) + clock.num_hanging < most:
+                    future = self._submit(pack(queue[0]))  # may raise: the task then stays in the queue
+                    flying[future] = queue.popleft()
+                if not flying:
+                    time.sleep(_POLL)
                 done, _ = wait(flying, None if timeout is None else _POLL, concurrent.futures.FIRST_COMPLETED)
                 for future in done:
                     yield flying.pop(future), answer_of(future)
@@ -79,8 +85,11 @@ class Foreign:
                     future.cancel()
                     yield flying.pop(future), lost
         finally:
-            for future in flying:
-                future.cancel()
+            queue.extend(task for future, task in flying.items() if future.cancel())
+
+    def _num_workers(self) -> float:
+        workers = getattr(self._executor, "_max_workers", None)
+        return workers if isinstance(workers, int) else math.inf
 
     def _submit(self, job: Any) -> Future[Any]:
         try:
@@ -110,6 +119,11 @@ class _Clock:
         self._progress = time.monotonic()  # when anything last finished, or was given up
         self._says_running = False
 
+    @property
+    def num_hanging(self) -> int:
+        """Workers that are taken by what was given up."""
+        return sum(not future.done() for future in self._given_up)
+
     def overdue(self, flying: dict[Future[Any], Task], finished: bool) -> list[tuple[Future[Any], Lost]]:
         """Return what is to be given up, given what is in flight and whether anything has just finished."""
         if self._timeout is None:
@@ -121,7 +135,7 @@ class _Clock:
             self._progress = now
         allowed = {future: self._timeout * max(len(flying[future].index), 1) for future in flying}
         late = [f for f in running if now - self._begun.setdefault(f, now) > allowed[f]]
-        if not late and not running and flying and now - self._progress > max(allowed.values()):
+        if not late and not running and now - self._progress > max(allowed.values(), default=self._timeout):
             late = self._stalled(list(flying))
         if late:
             self._progress = now
@@ -131,7 +145,7 @@ class _Clock:
     def _stalled(self, waiting: list[Future[Any]]) -> list[Future[Any]]:
         if not self._says_running:
             return waiting
-        if any(not future.done() for future in self._given_up):
+        if self.num_hanging:
             raise ExecutorError(
                 f"all workers of the executor are taken by evaluations that took longer than timeout={self._timeout}, "
                 "which ndgrad cannot stop there; with executor=2 the workers are its own, and replaced"

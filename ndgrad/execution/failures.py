@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,10 +26,19 @@ Cause = Raised | Lost | NotFinite
 def describe(cause: Cause, timeout: float | None = None) -> str:
     """Say what happened, in the past tense; equal for failures of one kind."""
     if isinstance(cause, Raised):
-        return f"raised {type(cause.error).__name__}: {cause.error}"
+        return f"raised {type(cause.error).__name__}: {cause.error}{_said(cause.error)}"
     if isinstance(cause, NotFinite):
         return "returned NaN or infinity"
     return f"took longer than timeout={timeout} s" if cause.why == "timeout" else "killed its worker process"
+
+
+def _said(error: BaseException) -> str:
+    """Return the end of what a program that failed wrote to its standard error."""
+    written = getattr(error, "stderr", None) if isinstance(error, subprocess.SubprocessError) else None
+    if not written:
+        return ""
+    text = written.decode(errors="replace") if isinstance(written, bytes) else str(written)
+    return f" It wrote: {text.strip()[-200:]}"
 
 
 def commonest(causes: Sequence[Cause], timeout: float | None) -> str:
@@ -105,4 +115,4 @@ def _show(value: Any) -> str:
         return f"tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"array{tuple(value.shape)} {value.dtype}"
-    return type(value).__name__
+    return f"list of {len(value)}" if isinstance(value, list) else type(value).__name__

@@ -84,8 +84,8 @@ class Owned:
         """Hand tasks to idle workers; begin as many workers as there are tasks left."""
         for w in self._workers:
             if queue and w.is_idle:
-                task = queue.popleft()
-                w.give(task, pack(task), timeout)
+                w.give(queue[0], pack(queue[0]), timeout)  # may raise: the task then stays in the queue
+                queue.popleft()
         for w, _ in zip((w for w in self._workers if w.is_ended), queue, strict=False):
             w.begin()
 

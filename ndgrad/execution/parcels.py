@@ -66,7 +66,9 @@ class Courier:
         template = self._arguments(index, packing.take)
         if self._common is None:
             template = packing.place_shared(template)
-            self._common = self._pickle((self._fn, template, Slot, packing.shared, self._interface))
+            self._common = self._pickle(
+                (self._fn, template, Slot, packing.shared, self._interface, default_dtype())
+            )
         digest, blob = self._common
         return Parcel(digest, blob, packing.values)
 
@@ -111,6 +113,11 @@ class Packing:
             if isinstance(leaf, Slot) and leaf.index < 0:
                 leaf.index = len(self.values) - 1 - leaf.index
         return rebuild(leaves)
+
+
+def default_dtype() -> str:
+    """Name the dtype that torch gives to numbers without one, here and so in the workers."""
+    return str(torch.get_default_dtype()).removeprefix("torch.")
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def run(digest: str, blob: bytes | None, values: list[Any]) -> tuple[Any, ...]:
     Args:
         digest: names ``blob``, which this process may have had before.
         blob: pickle of the function, a template of its arguments, the class of its slots (which is not this module's
-            where one of the two travelled by value), the values that all rows share, and the interface.
+            where one of the two travelled by value), the values that all rows share, the interface, and torch's
+            default dtype.
         values: what goes into the template's slots before the shared ones.
 
     Returns:
@@ -49,10 +51,10 @@ def run(digest: str, blob: bytes | None, values: list[Any]) -> tuple[Any, ...]:
     contents = _contents(digest, blob)
     if contents is None:
         return ("unknown",)
-    fn, template, slot, shared, interface = contents
+    fn, template, slot, shared, interface, dtype = contents
     args, kwargs = _fill(template, slot, [*values, *shared], interface)
     try:
-        with _no_grad():
+        with _as_in_the_caller(dtype):
             returned = fn(*args, **kwargs)
     except (Exception, SystemExit) as error:
         return "raised", _pickled(error), f"{type(error).__name__}: {error}", traceback.format_exc()
@@ -61,8 +63,8 @@ def run(digest: str, blob: bytes | None, values: list[Any]) -> tuple[Any, ...]:
 
 def install(digest: str, blob: bytes) -> None:
     """Unpickle the blob ahead of `run`, with all the imports that takes: an evaluation's time begins after it."""
-    *_, interface = _contents(digest, blob) or ()
-    if interface == "torch":
+    *_, interface, dtype = _contents(digest, blob) or ()
+    if interface == "torch" or dtype != "float32":
         import torch  # noqa: F401
 
 
@@ -111,9 +113,22 @@ def _value(slot: Slot, values: list[Any], interface: str) -> Any:
     return torch.from_numpy(value)
 
 
-def _no_grad() -> Any:
-    torch = sys.modules.get("torch")
-    return contextlib.nullcontext() if torch is None else torch.no_grad()
+@contextlib.contextmanager
+def _as_in_the_caller(dtype: str) -> Iterator[None]:
+    """Have torch, where it is loaded, build no graph, and give numbers the dtype that they have in the caller."""
+    if dtype != "float32":
+        import torch  # noqa: F401
+    loaded: Any = sys.modules.get("torch")
+    if loaded is None:
+        yield
+        return
+    own = loaded.get_default_dtype()
+    loaded.set_default_dtype(getattr(loaded, dtype))
+    try:
+        with loaded.no_grad():
+            yield
+    finally:
+        loaded.set_default_dtype(own)
 
 
 def _without_tensors(returned: Any) -> tuple[Any, dict[int, str]]:
