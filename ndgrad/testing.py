@@ -58,9 +58,7 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
         >>> check_estimator(ndgrad.EvolutionStrategy(num_samples=7, sigma=0.3))
 
     """
-    if not isinstance(estimator, Estimator):
-        hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
-        raise TypeError(f"check_estimator takes an instance of ndgrad.Estimator, got {estimator!r}{hint}")
+    _require_instance(estimator)
     for law in laws_of(estimator):
         with _seeded(seed):
             try:
@@ -71,6 +69,12 @@ def check_estimator(estimator: Estimator, *, num_inputs: int = 5, seed: int = 0)
                 raise AssertionError(
                     f"{type(estimator).__name__} breaks the law {name!r}: {what}{error}"
                 ) from error
+
+
+def _require_instance(estimator: object) -> None:
+    if not isinstance(estimator, Estimator):
+        hint = ": create it, with parentheses" if isinstance(estimator, type) else ""
+        raise TypeError(f"check_estimator takes an instance of ndgrad.Estimator, got {estimator!r}{hint}")
 
 
 def laws_of(estimator: Estimator) -> list[Law]:

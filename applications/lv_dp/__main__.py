@@ -99,7 +99,13 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def _say(line: str) -> None:
+    """Print one line as it stands: names of files may hold brackets, and be long."""
+    CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _train(config: TrainConfig) -> None:
+    _say(tables.training_line(config.num_train, config.data))
     if config.method != "edpcnn":
         CONSOLE.print(f"method {config.method} has no black box in training: --estimator is ignored")
     with _progress() as report:
@@ -141,6 +147,8 @@ def _evaluate(config: EvaluateConfig) -> None:
     title = f"{results['count']} slices" + (f"; {dropped}" if dropped else "")
     for table in tables.evaluation_tables(results["methods"], title):
         CONSOLE.print(table)
+    if results["count_trained_on"]:
+        _say(tables.trained_on_line(results["count_trained_on"], results["count"]))
     CONSOLE.print(f"written to {config.json}")
 
 
@@ -150,7 +158,7 @@ def _compare(config: CompareConfig) -> None:
 
 
 def _segment(config: SegmentConfig) -> None:
-    CONSOLE.print(tables.segmentation_line(segment.main(config)))
+    _say(tables.segmentation_line(segment.main(config)))
     CONSOLE.print(f"written to {config.out}" + (f" and {config.overlay}" if config.overlay else ""))
 
 

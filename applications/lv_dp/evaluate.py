@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         "subset": config.subset,
         "iteration": run.iteration,
         "count": len(data),
+        "count_trained_on": count_trained_on(data, run),
         "dropped": data.dropped,
         "drop_reasons": data.drop_reasons,
         "patients": data.patients,
@@ -72,9 +74,10 @@ def _given_centers(path: Path, source: str, data: SliceSet) -> list[Tensor]:
     """Read the centres, in pixels of the files, and follow the slices where they were resampled."""
     points = load_centers(path, data)
     originals = {item.name: item for item in load(source).slices}
-    return [
-        _follow(point, originals[item.name], item) for point, item in zip(points, data.slices, strict=True)
-    ]
+    pairs = zip(points, data.slices, strict=True)
+    centers = [_follow(point, originals[item.name], item) for point, item in pairs]
+    warn_of_centers_outside(path, centers, data)
+    return centers
 
 
 def _follow(point: Tensor, original: Slice, item: Slice) -> Tensor:
@@ -84,6 +87,28 @@ def _follow(point: Tensor, original: Slice, item: Slice) -> Tensor:
     return point_on_grid(point, (shape[0], shape[1]), original.spacing, Grid(item.spacing[0], new[0]))
 
 
+def warn_of_centers_outside(path: Path, centers: Sequence[Tensor], data: SliceSet) -> None:
+    """Warn where most centres lie outside the masks they belong to: rows and columns may be exchanged."""
+    outside = sum(not _holds(item.mask, center) for item, center in zip(data.slices, centers, strict=True))
+    if 2 * outside > len(data):
+        warnings.warn(
+            f"{path}: {outside} of the {len(data)} centres lie outside their true masks; the columns x,y are in "
+            "pixels, x counts columns and y rows, from 0 at the top left",
+            stacklevel=3,
+        )
+
+
+def _holds(mask: Tensor, center: Tensor) -> bool:
+    (H, W), (x, y) = mask.shape, center.round().long().tolist()
+    return 0 <= y < H and 0 <= x < W and bool(mask[y, x])
+
+
+def count_trained_on(data: SliceSet, run: Run) -> int | None:
+    """Return how many slices have the names of training slices; None for weights that do not name these."""
+    names = run.config.get("training_slices")
+    return sum(item.name in names for item in data.slices) if isinstance(names, list) else None
+
+
 def predictions(run: Run) -> dict[str, Predict]:
     """Return every way to predict with a run, the mean circle included."""
     return METHODS[run.config["method"]].predictions | {"mean_circle": partial(circle_masks, run.mean_radius)}
@@ -91,7 +116,9 @@ def predictions(run: Run) -> dict[str, Predict]:
 
 def _held_out(data: SliceSet, run: Run) -> SliceSet:
     if not run.held_out:
-        raise DataError(f"{run.path}: does not name the patients it held out; --subset must be all")
+        raise DataError(
+            f"{run.path}: does not name the patients it held out; --subset must be all, or export with --name-patients"
+        )
     kept = data.of_patients(run.held_out)
     if not len(kept):
         raise DataError(

@@ -60,7 +60,10 @@ def main(config: DataConfig) -> dict[str, Any]:
 
 
 def describe(data: SliceSet) -> dict[str, Any]:
-    """Return counts, sizes, spacings (mm), intensities, areas (cm²) and volumes (ml); None where unknown."""
+    """Return counts, sizes, spacings (mm), intensities, areas (cm²) and volumes (ml); None where unknown.
+
+    ``area_px`` are the areas in pixels of the slices whose spacing is unknown.
+    """
     areas = [item.area / 100 for item in data.slices if item.area is not None]
     return {
         "source": data.source,
@@ -77,6 +80,7 @@ def describe(data: SliceSet) -> dict[str, Any]:
         ),
         "intensities": _intensities(data),
         "area": _range(areas),
+        "area_px": _range([float(item.mask.sum()) for item in data.slices if item.area is None]),
         "volumes": _volumes(data),
     }
 
@@ -130,7 +134,7 @@ def _rows(results: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "intensities", f"{level['least']:.4g} .. {level['largest']:.4g}"
     quantiles = (level["percentile_1"], level["median"], level["percentile_99"])
     yield "  1 %, 50 %, 99 % of the median slice", ", ".join(f"{value:.4g}" for value in quantiles)
-    yield "cavity's area", _spread(results["area"], "cm²", 1)
+    yield "cavity's area", _area(results)
     for phase in ("ED", "ES"):
         yield f"cavity's volume, {phase}", _spread(results["volumes"][phase], "ml", 0)
     yield "ejection fraction", _spread(results["volumes"]["ejection_fraction"], "%", 0)
@@ -155,6 +159,15 @@ def _listed(counts: dict[str, int]) -> str:
 def _unknown(results: dict[str, Any]) -> str:
     missing = results["spacing_unknown"]
     return f" ({missing} slices unknown)" if 0 < missing < results["slices"] else ""
+
+
+def _area(results: dict[str, Any]) -> str:
+    """Return the areas in cm², and in pixels where their size is unknown."""
+    known, pixels = results["area"], results["area_px"]
+    shown = [] if known is None else [_spread(known, "cm²", 1)]
+    if pixels is not None:
+        shown.append(f"unknown size: {_spread(pixels, 'pixels', 0)}")
+    return "; ".join(shown)
 
 
 def _spread(values: dict[str, float] | None, unit: str, digits: int) -> str:

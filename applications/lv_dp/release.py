@@ -19,7 +19,7 @@ from applications.lv_dp import checkpoint
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.files import read_bytes, read_json
 from applications.lv_dp.provenance import provenance
-from applications.lv_dp.runs import Run, open_run
+from applications.lv_dp.runs import Run, checkpoint_path, open_run
 from applications.lv_dp.settings_check import checked_settings
 from applications.lv_dp.weights import check_method, check_outcome, fitting_model
 
@@ -55,8 +55,12 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """Write the two files and return what model.json holds.
 
     Raises:
-        UsageError: the run folder holds no checkpoint.
+        UsageError: the run folder holds no checkpoint, or is one of released weights.
     """
+    if (config.run / "model.json").is_file() and not checkpoint_path(config.run).is_file():
+        raise UsageError(
+            f"{config.run}: is exported already; copy it, or type --run with a folder that train wrote"
+        )
     run = open_run(config.run)
     weights = {name: value.contiguous() for name, value in run.model.unet.state_dict().items()}
     data = save_tensors(weights, metadata={"format": "pt", "written_by": FORMAT})

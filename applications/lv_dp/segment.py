@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,15 @@ from applications.lv_dp.data.resample import (
     point_on_grid,
     resample_slice,
 )
-from applications.lv_dp.data.slices import same_spacing
+from applications.lv_dp.data.slices import SPACINGS, plausible, same_spacing
 from applications.lv_dp.errors import UsageError
 from applications.lv_dp.image_file import Picture, read_picture
 from applications.lv_dp.model import METHODS
 from applications.lv_dp.overlay import grey, overlay
 from applications.lv_dp.release import open_model
 from applications.lv_dp.runs import Run
+
+SUFFIXES = {"--out": "mask", "--overlay": "overlay"}  # of the names that are proposed
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SegmentConfig:
             terminal with a display, the image opens and waits for a click.
         overlay: PNG for the image with the contour drawn on it.
         slice: which slice of a volume, from 0.
+        spacing: size of the image's pixels in mm, for a file that does not tell, such as a PNG.
         threads: of torch.
     """
 
@@ -58,16 +62,25 @@ class SegmentConfig:
     center: Annotated[str | None, tyro.conf.arg(metavar="ROW,COL")] = None
     overlay: Path | None = None
     slice: int | None = None
+    spacing: Annotated[float | None, tyro.conf.arg(metavar="MM")] = None
     threads: int = 1
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What came out: the mask (H, W) bool, its area in pixels, and in mm2 where the spacing is known."""
+    """What came out.
+
+    Attributes:
+        mask: (H, W) bool.
+        pixels: its area in pixels.
+        area: in mm2, None where the image's spacing is unknown.
+        assumed: the spacing in mm of the model's training data, where the image's is unknown and was taken to be that.
+    """
 
     mask: Tensor
     pixels: int
     area: float | None
+    assumed: float | None = None
 
 
 def main(config: SegmentConfig) -> Segmentation:
@@ -76,11 +89,9 @@ def main(config: SegmentConfig) -> Segmentation:
     Raises:
         UsageError: in one line, what about the image, the centre, the run or the file names cannot be used.
     """
-    for path in (config.out, config.overlay):
-        if path is not None and path.suffix.lower() != ".png":
-            raise UsageError(f"{path}: the name of an image to write must end in .png")
+    check_names(config)
     run = open_model(config.run)
-    picture = read_picture(config.image, config.slice)
+    picture = with_spacing(read_picture(config.image, config.slice), config.spacing, config.image)
     center = parse_center(config.center) if config.center else click_center(picture.image)
     check_center(center, picture.image, config.image)
     mask = segment(run, picture, center)
@@ -88,7 +99,54 @@ def main(config: SegmentConfig) -> Segmentation:
     if config.overlay:
         save_png(config.overlay, overlay(picture.image, mask, center))
     pixels = int(mask.sum())
-    return Segmentation(mask, pixels, pixels * math.prod(picture.spacing) if picture.spacing else None)
+    if picture.spacing is None:
+        return Segmentation(mask, pixels, None, run.spacing)
+    return Segmentation(mask, pixels, pixels * math.prod(picture.spacing))
+
+
+def check_names(config: SegmentConfig) -> None:
+    """Refuse to write another thing than PNG files, or one file over another of the command.
+
+    Raises:
+        UsageError: naming the option to type anew.
+    """
+    for path in (config.out, config.overlay):
+        if path is not None and path.suffix.lower() != ".png":
+            raise UsageError(f"{path}: the name of an image to write must end in .png")
+    files = {"the image": config.image, "--out": config.out, "--overlay": config.overlay}
+    given = [(name, path) for name, path in files.items() if path is not None]
+    for (first, one), (second, other) in combinations(given, 2):
+        if same_file(one, other):
+            raise UsageError(
+                f"{other}: {second} would overwrite {first}; type another name, such as {second} "
+                f"{other.with_stem(other.stem + '-' + SUFFIXES[second])}"
+            )
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, whether it exists yet or not."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def with_spacing(picture: Picture, given: float | None, path: Path) -> Picture:
+    """Return the picture with the size of its pixels in mm that was given for a file that does not tell.
+
+    Raises:
+        UsageError: no such size, or the file tells another.
+    """
+    if given is None:
+        return picture
+    if not plausible(given):
+        low, high = SPACINGS
+        raise UsageError(f"--spacing is the size of a pixel in mm, in {low:g} .. {high:g}; got {given:g}")
+    if picture.spacing is None:
+        return replace(picture, spacing=(given, given))
+    if not all(same_spacing(step, given) for step in picture.spacing):
+        told = " x ".join(f"{step:g}" for step in picture.spacing)
+        raise UsageError(
+            f"{path}: the file says that its pixels are {told} mm; leave out --spacing {given:g}"
+        )
+    return picture
 
 
 def parse_center(text: str) -> tuple[float, float]:

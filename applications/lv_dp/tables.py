@@ -22,6 +22,12 @@ def training_table(scores: dict[str, dict[str, float]], title: str) -> Table:
     return table
 
 
+def training_line(count: int, data: str) -> str:
+    """Say what a training begins on."""
+    drawn = " (drawn hearts; --data names others)" if data == "phantom" else ""
+    return f"{count} training slices of {data}{drawn}"
+
+
 def search_table(candidates: Sequence[dict[str, Any]]) -> Table:
     """Lay out what `search` tried, the best first."""
     table = _table(
@@ -42,6 +48,11 @@ def evaluation_tables(methods: dict[str, dict[str, Any]], title: str) -> list[Ta
     if any(summary["volumes"] for summary in methods.values()):
         tables.append(_volume_table(methods))
     return tables
+
+
+def trained_on_line(trained_on: int, count: int) -> str:
+    """Say that scores are not only of slices that the training did not see."""
+    return f"{trained_on} of the {count} slices were trained on; type --subset held_out for those of held-out patients"
 
 
 def _score_table(methods: dict[str, dict[str, Any]], title: str) -> Table:
@@ -107,8 +118,16 @@ def comparison_table(comparisons: Sequence[Comparison], reference: str) -> Table
 def segmentation_line(found: Segmentation) -> str:
     """Say how large the segmented area is."""
     if found.area is None:
-        return f"area {found.pixels} pixels; the file does not say how large they are"
+        return (
+            f"area {found.pixels} pixels; the file does not say how large they are{_assumed(found.assumed)}"
+        )
     return f"area {found.area:.1f} mm2 ({found.pixels} pixels)"
+
+
+def _assumed(spacing: float | None) -> str:
+    if spacing is None:
+        return ""
+    return f", taken to be {spacing:g} mm as in the training data: type --spacing MM if they are not"
 
 
 def _table(*heads: str, title: str) -> Table:

@@ -26,6 +26,7 @@ from applications.lv_dp.evaluate import mean_scores, score_images
 from applications.lv_dp.metrics import dice
 from applications.lv_dp.model import METHODS, Segmenter, build, circle_masks, mean_radius
 from applications.lv_dp.provenance import provenance, usable_device
+from applications.lv_dp.reach import warn_beyond_reach
 from applications.lv_dp.runs import Row, check_config, checkpoint_path, read_row, write_config, write_metrics
 from applications.lv_dp.settings import Settings
 from applications.lv_dp.settings_check import checked_settings
@@ -103,6 +104,7 @@ def start(config: TrainConfig) -> Training:
     data = load_even(config.data)
     data, held_out = split(data, config)
     subset = training_subset(data, held_out.patients, config.num_train, config.seed)
+    warn_beyond_reach((*subset.slices, *held_out.slices), config.settings, config.data)
     device = usable_device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
     model = build(config, generator).to(device)

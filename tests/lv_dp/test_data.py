@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from applications.lv_dp.data import DataError, Slice, SliceSet
+from applications.lv_dp.data.cache import load_even
 from applications.lv_dp.data.phantom import PhantomConfig, draw_patient, draw_slice, load_phantom
-from applications.lv_dp.data.png import load_png
+from applications.lv_dp.data.png import holds_labels, load_png
 from applications.lv_dp.data.preprocess import crop, crop_back, paste, prepare
 from applications.lv_dp.data.slices import centroid
 from applications.lv_dp.data.sources import load, load_centers
@@ -82,6 +83,40 @@ def test_png_masks_of_zero_and_one_count_alike(png_folder: Path, tmp_path: Path)
         torch.testing.assert_close(got.mask, expected.mask)
 
 
+def rewrite(root: Path, change: Callable[[Any], Any]) -> str:
+    """Change the first slice's mask, and return its path."""
+    path = root / "masks" / "phantom-001-IM-ED-00.png"
+    values = np.asarray(Image.open(path))
+    Image.fromarray(change(values).astype(np.uint8)).save(path)
+    return str(path)
+
+
+def labelled(values: Any, *labels: int) -> Any:
+    """Draw regions that hold 3 x 3 pixels and more in a corner where no ventricle is, and the last in its place."""
+    drawn = np.where(values > 0, labels[-1], 0)
+    for number, label in enumerate(labels[:-1]):
+        drawn[4 * number : 4 * number + 4, :4] = label
+    return drawn
+
+
+def break_labels(root: Path) -> str:
+    return (
+        rewrite(root, lambda values: labelled(values, 1, 2, 3)) + ": holds labels (0, 1, 2, 3), not one mask"
+    )
+
+
+def break_bright_labels(root: Path) -> str:
+    return rewrite(root, lambda values: labelled(values, 85, 170, 255)) + ": holds labels (0, 85, 170, 255)"
+
+
+def break_inverted(root: Path) -> str:
+    return rewrite(root, lambda values: 255 - values) + ": 100% of the image's border is inside the mask"
+
+
+def break_inverted_of_ones(root: Path) -> str:
+    return rewrite(root, lambda values: values == 0) + ": 100% of the image's border is inside the mask"
+
+
 def break_nothing_there(root: Path) -> str:
     shutil.rmtree(root)
     return str(root)
@@ -135,6 +170,10 @@ BREAKS = [
     break_not_a_picture,
     break_sizes,
     break_all_masks_empty,
+    break_labels,
+    break_bright_labels,
+    break_inverted,
+    break_inverted_of_ones,
 ]
 
 
@@ -146,6 +185,31 @@ def test_png_errors_are_one_line_and_name_the_file(break_folder, png_folder: Pat
         load_png(copy)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_are_told_from_edges() -> None:
+    corner = torch.zeros(20, 20)
+    corner[5:12, 5:12] = 1.0
+    smooth = torch.nn.functional.interpolate(corner[None, None], scale_factor=0.5, mode="area")[0, 0]
+    for edge in (corner, smooth):
+        assert not holds_labels((edge * 255).round())
+    blurred = torch.linspace(0, 255, 20).round().repeat(20, 1)
+    assert not holds_labels(blurred.repeat_interleave(4, 1))  # many values, each over four columns
+    assert holds_labels((corner * 3 + corner.roll(8, 0)).clamp(0, 15))
+    assert holds_labels(torch.tensor([[0.0, 7.0, 15.0]]))
+    assert not holds_labels(torch.tensor([[0.0, 8.0, 16.0]]))
+
+
+def test_a_mask_may_touch_the_border(png_folder: Path, tmp_path: Path) -> None:
+    copy = edited(png_folder, tmp_path)
+    rewrite(copy, lambda values: np.pad(values[10:, :], ((0, 10), (0, 0)), constant_values=255))
+    assert len(load_png(copy)) == len(load_png(png_folder))
+
+
+def test_a_tilde_is_the_home_folder(png_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(png_folder.parent))
+    source = f"png:~/{png_folder.name}"
+    assert len(load(source)) == len(load_even(source)) == len(load(f"{source}@1.5")) == 16
 
 
 @pytest.mark.parametrize("source", ["", "phantom:x", "png:", "dicom:x"])
@@ -284,7 +348,8 @@ def test_a_split_keeps_at_least_one_patient_on_each_side(phantom: SliceSet) -> N
 
 @pytest.mark.parametrize("count", [0, 13])
 def test_impossible_subset_sizes_are_refused(phantom: SliceSet, count: int) -> None:
-    with pytest.raises(DataError, match=r"must be in 1 \.\. 12"):
+    words = r"must be in 1 \.\. 12 .* 1 put aside by --held-out or --hold-out\), got"
+    with pytest.raises(DataError, match=words):
         training_subset(phantom, ["phantom-002"], count, 0)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,19 @@ def test_what_is_unknown_is_said(png_folder: Path, capsys: pytest.CaptureFixture
         if "spacing" in line or "volume" in line or "area" in line:
             assert "unknown" in line
     assert "1: no left ventricle" in text
+
+
+def test_areas_of_unknown_size_are_in_pixels(
+    png_folder: Path, phantom: SliceSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    areas = [int(item.mask.sum()) for item in phantom.slices]
+    assert main(["data", f"png:{png_folder}"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"area unknown size: {min(areas)} .. {max(areas)}, median {np.median(areas):.0f} pixels" in text
+    half = [dataclasses.replace(item, spacing=None) for item in phantom.slices[:8]]
+    facts = describe(dataclasses.replace(phantom, slices=(*half, *phantom.slices[8:])))
+    assert facts["area_px"]["largest"] == max(areas[:8])
+    assert facts["area"]["largest"] == pytest.approx(max(areas[8:]) * 2.8125**2 / 100)
 
 
 def test_a_declared_spacing_counts(png_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,8 @@ def test_evaluating_released_weights_gives_the_same_scores(
     ]
     assert both[0]["methods"] == both[1]["methods"]
     assert both[0]["iteration"] == both[1]["iteration"] == 3
+    known, released = (results["count_trained_on"] for results in both)
+    assert (known, released) == (0, None)  # released weights do not name the slices
 
 
 def test_the_description_says_where_the_weights_come_from(run: Path, tmp_path: Path) -> None:
@@ -222,5 +224,9 @@ def test_the_command_exports(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert command_line(["export", "--run", str(run), "--out", str(out), "--trained-on", "hearts"]) == 0
     assert "trained on hearts" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"model.safetensors", "model.json"}
+    assert command_line(["export", "--run", str(out), "--out", str(tmp_path / "again")]) == 2
+    error = capsys.readouterr().err
+    assert f"{out}: is exported already; copy it, or type --run with a folder that train wrote" in error
+    assert error.count("\n") == 1
     assert command_line(["export", "--run", str(tmp_path), "--out", str(out)]) == 2
     assert "checkpoint.pt: no such file" in capsys.readouterr().err

@@ -339,6 +339,96 @@ def test_a_display_needs_a_terminal_in_front(monkeypatch: pytest.MonkeyPatch) ->
     assert not segment_module.has_display()
 
 
+# --- the size of a pixel
+
+
+def words_for(config: SegmentConfig, *more: str) -> list[str]:
+    options = ["--run", str(config.run), "--out", str(config.out), "--center", "30,35"]
+    return ["segment", str(config.image), *options, *more]
+
+
+def with_trained_spacing(monkeypatch: pytest.MonkeyPatch, spacing: float) -> None:
+    def opened(path: Path) -> Any:
+        return dataclasses.replace(open_model(path), spacing=spacing)
+
+    monkeypatch.setattr(segment_module, "open_model", opened)
+
+
+def test_a_given_spacing_is_that_of_the_picture(
+    config: SegmentConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_trained_spacing(monkeypatch, 1.5)
+    expected = segment_module.segment(
+        segment_module.open_model(config.run),
+        Picture(read_picture(config.image).image, (2.0, 2.0)),
+        (30.0, 35.0),
+    )
+    found = main(dataclasses.replace(config, spacing=2.0))
+    torch.testing.assert_close(found.mask, expected)
+    assert not torch.equal(found.mask, main(config).mask)
+    assert (found.area, found.assumed) == (int(expected.sum()) * 4.0, None)
+    assert command_line(words_for(config, "--spacing", "2")) == 0
+    assert f"area {found.area:.1f} mm2" in capsys.readouterr().out
+
+
+def test_pixels_of_unknown_size_are_said_to_be_taken_for_the_training_data_s(
+    config: SegmentConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "taken to be 1.5 mm as in the training data: type --spacing MM if they are not"
+    assert command_line(words_for(config)) == 0
+    assert "--spacing" not in capsys.readouterr().out  # the run does not know its own
+    with_trained_spacing(monkeypatch, 1.5)
+    assert command_line(words_for(config)) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "area" in line)
+    assert line.endswith(note)
+
+
+def test_a_file_that_tells_another_spacing_has_the_last_word(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    told = Picture(torch.zeros(4, 4), (1.5, 1.5))
+    assert segment_module.with_spacing(told, 1.501, path) is told
+    assert segment_module.with_spacing(told, None, path) is told
+    with pytest.raises(UsageError, match=r"a\.dcm: .* pixels are 1\.5 x 1\.5 mm; leave out --spacing 1\.4"):
+        segment_module.with_spacing(told, 1.4, path)
+    for wrong in (0.0, -1.0, float("nan"), 1e3):
+        with pytest.raises(UsageError, match=r"--spacing is the size of a pixel in mm, in 0\.01 \.\. 100"):
+            segment_module.with_spacing(told, wrong, path)
+
+
+# --- files that would be overwritten
+
+
+@pytest.mark.parametrize("way", ["out", "overlay", "both", "link"])
+def test_no_file_of_the_command_is_written_over_another(
+    way: str, config: SegmentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "a[b].png"
+    image.write_bytes(config.image.read_bytes())
+    (tmp_path / "link.png").symlink_to(image)
+    (tmp_path / "sub").mkdir()
+    same = tmp_path / "sub" / ".." / "a[b].png"
+    out, overlay, words = {
+        "out": (same, config.overlay, "--out would overwrite the image; type another name, such as --out"),
+        "overlay": (config.out, same, "--overlay would overwrite the image; type another name"),
+        "both": (
+            config.out,
+            config.out,
+            "--overlay would overwrite --out; type another name, such as --overlay",
+        ),
+        "link": (tmp_path / "link.png", config.overlay, "--out would overwrite the image"),
+    }[way]
+    command = ["segment", str(image), "--run", str(config.run), "--center", "30,35"]
+    assert command_line([*command, "--out", str(out), "--overlay", str(overlay)]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert image.read_bytes() == config.image.read_bytes()
+    assert not config.out.exists()
+
+
+# --- wrong words
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -289,5 +289,5 @@ def test_held_out_needs_named_patients(
     run = evaluate.open_model(tmp_path)
     monkeypatch.setattr(evaluate, "open_model", lambda path: dataclasses.replace(run, held_out=[]))
     config = EvaluateConfig(tmp_path, f"png:{png_folder}", tmp_path / "e.json", subset="held_out")
-    with pytest.raises(ValueError, match="does not name the patients it held out"):
+    with pytest.raises(ValueError, match="it held out; --subset must be all, or export with --name-patients"):
         evaluate.main(config)

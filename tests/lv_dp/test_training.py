@@ -13,6 +13,8 @@ from applications.lv_dp import settings as settings_module
 from applications.lv_dp.__main__ import main as command_line
 from applications.lv_dp.checkpoint import MAX_VALUES, count_values
 from applications.lv_dp.config import EstimatorName, EvaluateConfig, MethodName, TrainConfig
+from applications.lv_dp.data import SliceSet
+from applications.lv_dp.data.slices import centroid
 from applications.lv_dp.data.sources import load
 from applications.lv_dp.data.splits import held_out_patients
 from applications.lv_dp.errors import UsageError
@@ -236,7 +238,53 @@ def test_evaluate_takes_given_centers(png_folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(
         run=tmp_path, data=f"png:{png_folder}", json=tmp_path / "e.json", centers=tmp_path / "c.csv"
     )
-    assert evaluate.main(config)["methods"]["mean_circle"]["dice"]["mean"] < 0.1
+    with pytest.warns(
+        UserWarning, match=r"c\.csv: 16 of the 16 centres lie outside .* columns x,y are in pixels"
+    ):
+        assert evaluate.main(config)["methods"]["mean_circle"]["dice"]["mean"] < 0.1
+
+
+def test_a_warning_of_centers_is_for_most_of_them(phantom: SliceSet) -> None:
+    inside = [centroid(item.mask) for item in phantom.slices]
+    outside = [torch.tensor([200.0, -3.0]) for _ in phantom.slices]
+    path = Path("c.csv")
+    evaluate.warn_of_centers_outside(path, outside[:8] + inside[8:], phantom)
+    with pytest.warns(UserWarning, match=r"c\.csv: 9 of the 16 centres"):
+        evaluate.warn_of_centers_outside(path, outside[:9] + inside[9:], phantom)
+
+
+def test_evaluate_says_what_was_trained_on(
+    png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(job(png_folder, tmp_path, method="unet", iterations=1))
+    target = tmp_path / "e.json"
+    words = ["evaluate", "--run", str(tmp_path), "--data", f"png:{png_folder}", "--json", str(target)]
+    note = "6 of the 16 slices were trained on; type --subset held_out"
+    for more, count in (([], 6), (["--subset", "held_out"], 0)):
+        status, out, _ = run_command([*words, *more], capsys)
+        assert status == 0
+        assert json.loads(target.read_text())["count_trained_on"] == count
+        assert (note in out) == (count == 6)
+        assert ("trained on" in out) == (count == 6)
+
+
+def test_train_says_what_it_trains_on(
+    png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--method", "unet", "--profile", "smoke", "--iterations", "1", "--num-train", "5"]
+    _, out, _ = run_command([*words, "--data", f"png:{png_folder}", "--out", str(tmp_path / "a")], capsys)
+    assert f"5 training slices of png:{png_folder}\n" in out
+    _, out, _ = run_command([*words, "--out", str(tmp_path / "b")], capsys)
+    assert "5 training slices of phantom (drawn hearts; --data names others)\n" in out
+
+
+def test_ten_slices_that_are_too_few_for_ten_to_train_on(
+    png_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--profile", "smoke", "--data", f"png:{png_folder}", "--num-train", "16"]
+    status, _, error = run_command([*words, "--out", str(tmp_path / "r")], capsys)
+    assert status == 2
+    assert "1 .. 12 (slices of the 3 training patients; 1 put aside by --held-out" in error
 
 
 def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -1,4 +1,12 @@
-"""Folders ``images/NAME.png`` and ``masks/NAME.png``; masks are 0 / non-zero, of the LV cavity."""
+"""Folders ``images/NAME.png`` and ``masks/NAME.png``; masks hold two values, the brighter one in the LV cavity.
+
+A mask may have grey values at its edge, as drawing programs leave them: a pixel is inside from half the brightest value
+on. Two kinds of files would load as other masks than they are, and are refused:
+
+- labels, such as 1, 2, 3 of the RV cavity, the myocardium and the LV cavity: three or more values of which the largest
+  is below 16; or three to eight of which one in between fills a block of 3 x 3 pixels, which no edge does;
+- inverted masks: more than half of the pixels at the image's border are inside.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +24,8 @@ from applications.lv_dp.errors import UsageError
 from applications.lv_dp.files import read_bytes
 
 MAX_BYTES = 2**28
+SMALL = 16  # labels are numbered from 1, masks are bright
+FEW = 8  # values; blurred edges have more, and may be flat where they fade out
 
 
 def load_png(folder: str | Path, spacing: tuple[float, float] | None = None) -> SliceSet:
@@ -28,7 +38,8 @@ def load_png(folder: str | Path, spacing: tuple[float, float] | None = None) -> 
 
     Raises:
         DataError: the folder, ``images`` or ``masks`` is missing, there are no images, a mask has no image or
-            an image no mask, a file is not a picture, or the sizes of a pair differ.
+            an image no mask, a file is not a picture, the sizes of a pair differ, or a mask holds labels or is
+            inverted.
     """
     root = Path(folder)
     for directory in (root, root / "images", root / "masks"):
@@ -66,7 +77,52 @@ def _load_pair(image: Path, mask: Path, spacing: tuple[float, float] | None) -> 
     patient = image.stem.split("-IM-")[0]
     if not patient:
         raise DataError(f"{image}: names no patient; before -IM- stands whose image it is")
-    return Slice(image.stem, patient, read_grey(image), inside, image, spacing)
+    item = Slice(image.stem, patient, read_grey(image), inside, image, spacing)
+    _check_mask(mask, values, inside)
+    return item
+
+
+def _check_mask(path: Path, values: Tensor, inside: Tensor) -> None:
+    if holds_labels(values):
+        raise DataError(
+            f"{path}: holds labels ({_listed(values)}), not one mask; write 255 where the LV cavity is (label 3 in "
+            "ACDC) and 0 elsewhere"
+        )
+    share = _border(inside).float().mean()
+    if share > 0.5:
+        raise DataError(
+            f"{path}: {share:.0%} of the image's border is inside the mask, which seems inverted; write 255 where the "
+            "LV cavity is and 0 elsewhere"
+        )
+
+
+def holds_labels(values: Tensor) -> bool:
+    """Whether grey values (H, W) are labels of several regions rather than one mask, by the rule above.
+
+    Example:
+        >>> holds_labels(torch.tensor([[0, 1, 2, 3]])), holds_labels(torch.tensor([[0, 128, 255, 255]]))
+        (True, False)
+    """
+    found = values.unique()
+    if len(found) < 3 or found[-1] < SMALL:
+        return len(found) >= 3
+    return len(found) <= FEW and any(_fills_a_block(values == value) for value in found[1:-1])
+
+
+def _fills_a_block(region: Tensor) -> bool:
+    """Whether a block of 3 x 3 pixels lies in the region (H, W)."""
+    if min(region.shape) < 3:
+        return False
+    return bool(region.unfold(0, 3, 1).unfold(1, 3, 1).all(-1).all(-1).any())
+
+
+def _border(mask: Tensor) -> Tensor:
+    """Return the pixels at the border of an image, the corners twice."""
+    return torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{value:g}" for value in values.unique().tolist())
 
 
 def read_grey(path: Path) -> Tensor:

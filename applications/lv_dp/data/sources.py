@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -32,7 +33,9 @@ def load(source: str) -> SliceSet:
 
 
 def parse(source: str) -> tuple[str, str | None]:
-    """Return the kind of a source and its location, which the phantom does not have.
+    """Return the kind of a source and its location, which the phantom does not have; ~ is the home folder.
+
+    Shells expand it at the beginning of a word only.
 
     Example:
         >>> parse("acdc:data/training"), parse("phantom")
@@ -42,7 +45,7 @@ def parse(source: str) -> tuple[str, str | None]:
     if source == "phantom":
         return kind, None
     if kind in LOADERS and location:
-        return kind, location
+        return kind, os.path.expanduser(location)
     raise DataError(f"--data must be {SOURCES}, got {source!r}")
 
 

@@ -76,7 +76,8 @@ def training_subset(data: SliceSet, held_out: list[str], num_train: int, seed: i
     if not 1 <= num_train <= len(pool):
         raise DataError(
             f"{data.source}: --num-train must be in 1 .. {len(pool)} "
-            f"(slices of the {len(pool.patients)} training patients), got {num_train}"
+            f"(slices of the {len(pool.patients)} training patients; {len(held_out)} put aside by --held-out or "
+            f"--hold-out), got {num_train}"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool), generator=generator)[:num_train]
