@@ -251,10 +251,11 @@ def wrap(
             ``"memory"``, or a folder, which any number of processes may share. Nothing in it is run when it is
             read, and a file that is torn or foreign is left out with a warning. Not for a function that draws
             random numbers of its own.
-        cache_key: names the function in the cache. By default it is told by its name, byte code, defaults, closure,
-            and the functions and constants (numbers, text, arrays, networks, containers) of its module that it names;
-            what it reads or calls elsewhere (a file, another module) is not seen, and calls for a key that you change
-            with it.
+        cache_key: names the function in the cache. By default it is told by its name, byte code, defaults, attributes,
+            closure, and what it names of its own module (values, functions, classes); an object or network by its
+            state, and the methods and attributes of its user-written classes. What it reads or calls elsewhere (a
+            file, another module, an installed package) is not seen, and calls for a key that you change with it; so
+            does what cannot be told apart, such as a lock.
         budget: the most evaluations over the life of the module, values, probes and repetitions; rows from the cache
             are free. An evaluation that would spend more is not begun.
         progress: True for a bar in the terminal (with ``rich``), or a function that is handed a named tuple (done,

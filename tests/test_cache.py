@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -229,6 +233,7 @@ def test_values_that_differ_have_different_identities() -> None:
     ]
     assert len({value_identity(value) for value in values}) == len(values)
     assert value_identity([torch, np]) != value_identity([np, torch])
+    assert value_identity([()]) != value_identity(((),))
     assert value_identity(np.zeros((2, 3)).T) == value_identity(np.zeros((3, 2)))
 
 
@@ -461,3 +466,352 @@ def test_a_closure_that_is_not_filled_yet() -> None:
     early, box = True, wrap("memory", fn)
     assert torch.equal(box(rows()), rows())
     later = 0
+
+
+# -- what is read of a function, and what is not
+
+
+def made(source: str, **names: Any) -> Any:
+    """Run a module of its own and return its ``fn``."""
+    namespace = {"__name__": "made", "functools": functools, "np": np, "torch": torch} | names
+    exec(source, namespace)
+    return namespace["fn"]
+
+
+def identities(source: str, *numbers: object) -> set[bytes]:
+    return {function_identity(made(source.replace("NUMBER", str(number)))) for number in numbers}
+
+
+IN_THE_CODE = {
+    "called through lru_cache": """
+@functools.lru_cache
+def helper(x): return x + NUMBER
+def fn(x): return helper(x)""",
+    "called through vectorize": """
+@np.vectorize
+def helper(x): return x + NUMBER
+def fn(x): return helper(x)""",
+    "called through a partial": """
+def helper(k, x): return x + NUMBER
+step = functools.partial(helper, 1)
+def fn(x): return step(x)""",
+    "called through a decorator of another module": """
+@torch.no_grad()
+def helper(x): return x + NUMBER
+def fn(x): return helper(x)""",
+    "called by name and by each other": """
+def even(x, k=9): return x if k == 0 else odd(x, k - 1)
+def odd(x, k): return x + NUMBER if k == 0 else even(x, k - 1)
+def fn(x): return even(x)""",
+    "class": """
+class Model:
+    def run(self, x): return x + NUMBER
+def fn(x): return Model().run(x)""",
+    "singledispatch": """
+@functools.singledispatch
+def helper(x): return x
+@helper.register
+def _(x: int): return x + NUMBER
+def fn(x): return helper(x)""",
+    "attribute of the function": """
+def fn(x): return x + fn.shift
+fn.shift = NUMBER""",
+    "lru_cache": """
+@functools.lru_cache
+def fn(x): return x + NUMBER""",
+    "vectorize": """
+@np.vectorize
+def fn(x): return x + NUMBER""",
+    "frompyfunc": "fn = np.frompyfunc(lambda x: x + NUMBER, 1, 1)",
+    "a class itself": """
+class fn:
+    def __new__(cls, x): return x + NUMBER""",
+    "classmethod": """
+class Model:
+    shift = NUMBER
+    @classmethod
+    def run(cls, x): return x + cls.shift
+fn = Model.run""",
+    "inherited __call__": """
+class Base:
+    def __call__(self, x): return x + NUMBER
+class Model(Base): pass
+fn = Model()""",
+    "method that __call__ calls": """
+class Model:
+    def __call__(self, x): return self.helper(x)
+    def helper(self, x): return x + NUMBER
+fn = Model()""",
+    "method that a bound method calls": """
+class Model:
+    def run(self, x): return self.helper(x)
+    def helper(self, x): return x + NUMBER
+fn = Model().run""",
+    "property": """
+class Model:
+    shift = property(lambda self: NUMBER)
+    def __call__(self, x): return x + self.shift
+fn = Model()""",
+    "cached property": """
+class Model:
+    @functools.cached_property
+    def shift(self): return NUMBER
+    def __call__(self, x): return x + self.shift
+fn = Model()""",
+    "static method": """
+class Model:
+    @staticmethod
+    def helper(x): return x + NUMBER
+    def __call__(self, x): return self.helper(x)
+fn = Model()""",
+    "class attribute": """
+class Model:
+    shift = NUMBER
+    def __call__(self, x): return x + self.shift
+fn = Model()""",
+    "metaclass": """
+class Meta(type):
+    def __call__(cls, x): return x + NUMBER
+class fn(metaclass=Meta): pass""",
+    "inherited forward": """
+class Base(torch.nn.Module):
+    def forward(self, x): return x + NUMBER
+class Model(Base): pass
+fn = Model()""",
+    "forward inside a network": """
+class Layer(torch.nn.Module):
+    def forward(self, x): return x + NUMBER
+fn = torch.nn.Sequential(torch.nn.ReLU(), Layer())""",
+    "plain attribute of a network": """
+fn = torch.nn.Sequential(torch.nn.ReLU())
+fn[0].shift = NUMBER""",
+    "attribute beside a function": """
+class Model:
+    def __call__(self, x): return x + self.shift
+fn = Model()
+fn.py_func, fn.shift = abs, NUMBER""",
+    "attribute in slots": """
+class Model:
+    __slots__ = ("shift",)
+    def __call__(self, x): return x + self.shift
+fn = Model()
+fn.shift = NUMBER""",
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_CODE)
+def test_an_edit_is_seen(what: str) -> None:
+    assert len(identities(IN_THE_CODE[what], 1, 2, 1)) == 2
+
+
+def test_an_edit_of_a_compiled_function_is_seen() -> None:
+    pytest.importorskip("numba")
+    compiled = """
+from numba import njit
+@njit
+def helper(x): return x + NUMBER
+def fn(x): return helper(x)"""
+    assert len(identities(compiled, 1, 2, 1)) == 2
+
+
+@pytest.mark.parametrize("pair", [("x * 12 + 3", "x * 1 + 23"), ("1.25 * x + 3.0", "1.2 * x + 53.0")])
+def test_numbers_in_the_code_do_not_run_into_each_other(pair: tuple[str, str]) -> None:
+    assert len({function_identity(made(f"def fn(x): return {formula}")) for formula in pair}) == 2
+
+
+def test_the_object_of_a_builtin_method_is_part_of_it() -> None:
+    arrays = [np.arange(4.0), np.arange(4.0) + 1]
+    methods = [
+        get(array)
+        for get in (lambda a: a.dot, lambda a: torch.tensor(a).dot, lambda a: a.__add__)
+        for array in arrays
+    ]
+    assert len({function_identity(method) for method in methods}) == 6
+    assert len({function_identity(made("def fn(x): return G(x)", G=method)) for method in methods}) == 6
+    assert function_identity(arrays[0].dot) == function_identity(np.arange(4.0).dot)
+
+
+@dataclass
+class Config:
+    gain: float = 1.0
+
+
+@dataclass
+class Other:
+    gain: float = 1.0
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (np.float32(1), np.float32(2)),
+        (np.int64(1), np.int64(2)),
+        ({1}, {2}),
+        (frozenset((1,)), frozenset((2,))),
+        (range(3), range(4)),
+        (bytearray(b"1"), bytearray(b"2")),
+        (np.dtype("f4"), np.dtype("f8")),
+        (torch.float32, torch.float64),
+        (functools.partial(pow, 2), functools.partial(pow, 3)),
+        (np.sin, np.cos),
+        (torch.sin, torch.cos),
+        (abs, round),
+        (black_boxes.point, black_boxes.steps),
+        (scaled(1.0), scaled(2.0)),
+        (Config, Other),
+        (Config(1.0), Config(2.0)),
+        (Config(), Other()),
+        (types.SimpleNamespace(k=1), types.SimpleNamespace(k=2)),
+        (np.array([Config(1.0), "a"], dtype=object), np.array([Config(2.0), "a"], dtype=object)),
+        (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
+        (np.zeros(1, [("a", "f4")]), np.zeros(1, [("b", "f4")])),
+        (torch.ones(2), torch.ones(2, dtype=torch.bfloat16)),
+        (torch.eye(2), torch.eye(2).to_sparse()),
+    ],
+)
+def test_what_a_function_names_is_part_of_it(pair: Any) -> None:
+    seen = [function_identity(made("def fn(x): return NAMED and x", NAMED=value)) for value in pair]
+    assert len(set(seen)) == 2
+    assert seen[0] == function_identity(made("def fn(x): return NAMED and x", NAMED=copy.deepcopy(pair[0])))
+
+
+def test_attributes_of_the_same_name_as_a_global_are_not_read() -> None:
+    a, b = (function_identity(made("def fn(x): return x.real", real=value)) for value in (1, 2))
+    assert a == b
+
+
+def test_functions_of_other_modules_count_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for factor in (1.0, 2.0):
+        monkeypatch.setitem(sys.modules, "elsewhere", types.ModuleType("elsewhere"))
+        exec(f"def helper(x): return {factor} * x", sys.modules["elsewhere"].__dict__)
+        helper = sys.modules["elsewhere"].helper
+        seen.append(function_identity(made("def fn(x): return helper(x)", helper=helper)))
+    assert seen[0] == seen[1]
+
+
+def test_objects_met_twice() -> None:
+    a, b, c = [None, ()], [None, ()], (1, (2,))
+    assert value_identity([a, b, a]) != value_identity([a, b, b])
+    assert value_identity([c, c]) == value_identity([c, (1, (*[2],))])
+
+
+def test_a_call_does_not_change_what_a_function_is() -> None:
+    box = wrap("memory", np.vectorize(lambda x: x + 1, otypes=[float]), interface="numpy")
+    box(rows())
+    assert_close(box(rows()), rows() + 1)
+    assert box.num_cached == 4
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ({1: 5.0, 2: 1.0}, {2: 5.0, 1: 1.0}),
+        (collections.OrderedDict(a=5.0), collections.OrderedDict(b=5.0)),
+        (collections.OrderedDict(a=5.0), {"a": 5.0}),
+        (collections.defaultdict(float, a=5.0), collections.defaultdict(float, b=5.0)),
+        (collections.defaultdict(float, a=5.0), collections.defaultdict(int, a=5.0)),
+        ({"cfg": Config(), "alpha": 2.0}, {"cfg": Config(), "beta": 2.0}),
+        ({(0, 1): torch.ones(2)}, {(1, 1): torch.ones(2)}),
+        ({1: torch.ones(2)}, {True: torch.ones(2)}),
+        ([Config()], [Other()]),
+        ([Config()], (Config(),)),
+        ({1, 2}, {3, 4}),
+        ([1.0, 2.0], (1.0, 2.0)),
+        ([[1.0], [2.0, 3.0]], [[1.0, 2.0], [3.0]]),
+    ],
+)
+def test_containers_and_keys_of_arguments_are_part_of_the_key(pair: Any) -> None:
+    box = ndgrad.wrap(lambda x, given: x.sum(1), cache="memory")
+    for given in pair:
+        box(rows(), given)
+    assert (box.num_evaluations, box.num_cached) == (8, 0)
+    box(rows(), copy.deepcopy(pair[0]))
+    assert (box.num_evaluations, box.num_cached) == (8, 4)
+
+
+def test_networks_with_equal_numbers_are_equal() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    other = copy.deepcopy(network)
+    assert function_identity(other) == function_identity(network)
+    other[1].eval()
+    assert function_identity(other) != function_identity(network)
+
+
+IN_A_PROCESS = """
+import enum, hashlib
+from dataclasses import dataclass
+import numpy as np, torch
+from ndgrad.execution.identity import function_identity
+
+class Color(enum.Enum):
+    RED, BLUE = "red", "blue"
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+
+class Node:
+    def __init__(self, parent): self.parent, self.children = parent, set()
+
+class Model:
+    def __init__(self, held): self.held = held
+    def __call__(self, x): return x
+
+tree = Node(None)
+tree.children = {Node(tree), Node(tree)}
+torch.manual_seed(0)
+network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LSTM(2, 2))
+text = {"a", "b", "c", "d"}
+pairs = frozenset(frozenset(pair) for pair in ("ab", "bc", "cd"))
+held = [torch.ones(3), text, {Color.RED, Color.BLUE}, {Point("a"), Point("b")}, {str, int, len, Model}, pairs, tree]
+held += [{("a", 1), ("b", None)}, np.random.default_rng(0), torch.float32, network]
+for fn in [network, lambda x: network(x), lambda x: x in {"a", "b", "c"}, *map(Model, held)]:
+    print(hashlib.sha256(function_identity(fn)).hexdigest())
+"""
+
+
+def test_identities_are_the_same_in_another_process() -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_A_PROCESS],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    first, second = (process.communicate(timeout=50)[0].split() for process in processes)
+    assert len(set(first)) == 14
+    assert first == second
+
+
+def test_what_holds_itself_or_is_deep_is_told_apart() -> None:
+    def chain(depth: int, end: float) -> Any:
+        first: Any = types.SimpleNamespace(gain=end)
+        for _ in range(depth):
+            first = types.SimpleNamespace(next=first, all=[first])
+        return first
+
+    def ring(gain: float) -> Any:
+        one, two = Simulator(gain), Simulator(1.0)
+        one.other, two.other, one.every = two, one, {one, two}
+        return one
+
+    for make in (ring, functools.partial(chain, 3000)):
+        assert function_identity(make(1.0)) == function_identity(make(1.0))
+        assert function_identity(make(1.0)) != function_identity(make(2.0))
+    cell: list[Any] = []
+    cell.append(cell)
+    assert value_identity(cell) != value_identity([[]])
+
+
+@pytest.mark.parametrize("source", ["def fn(x): return LOCK and x", "def fn(x, lock=LOCK): return x"])
+def test_what_a_function_names_and_cannot_be_told_apart_asks_for_a_key(source: str) -> None:
+    with pytest.raises(ValueError, match=r"a lock cannot be pickled.*cache_key="):
+        wrap("memory", made(source, LOCK=threading.Lock()))(rows())
+
+
+def test_a_tensor_without_numbers_asks_for_a_key() -> None:
+    with pytest.raises(ValueError, match=r"a Tensor cannot be pickled.*cache_key="):
+        function_identity(scaled(torch.ones(2, device="meta")))

@@ -18,7 +18,6 @@ from ndgrad.execution.batch import Batch
 from ndgrad.execution.identity import function_identity, value_identity
 from ndgrad.execution.parcels import Packing
 from ndgrad.execution.tasks import Index
-from ndgrad.execution.worker import Slot
 from ndgrad.outputs import Outputs
 from ndgrad.trees import Rebuild, flatten
 
@@ -153,27 +152,15 @@ def row_keys(batch: Batch, cache_key: str | None) -> list[str]:
             columns.append(packing.values)
     common = _common(batch, template, packing.shared, cache_key)
     per_row = [[value[row] for value in columns[0]] for row in index] if batch.batched else columns
-    return [_digest(common, *(value_identity(_plain(value)) for value in values)) for values in per_row]
-
-
-def _plain(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, np.generic) else value
+    return [_digest(common, *map(value_identity, values)) for values in per_row]
 
 
 def _common(batch: Batch, template: Any, shared: Sequence[Any], cache_key: str | None) -> bytes:
+    """Digest what all rows share: the function, and its arguments with slots in the places of those with rows."""
     named = function_identity(batch.fn) if cache_key is None else value_identity(("cache_key", cache_key))
     args, kwargs = template
-    arguments = [(i, *_fixed(value)) for i, value in enumerate(args)]
-    arguments += [(name, *_fixed(value)) for name, value in sorted(kwargs.items())]
     how = (batch.interface, batch.batched, str(batch.call.dtype))
-    return _digest(named, value_identity((how, arguments, list(shared)))).encode()
-
-
-def _fixed(value: Any) -> tuple[str, list[Any]]:
-    """Return the containers of an argument, and its leaves other than tensors and arrays."""
-    leaves, _ = flatten(value)
-    kept = [(leaf.index < 0, leaf.is_tensor) if isinstance(leaf, Slot) else leaf for leaf in leaves]
-    return structure_of(value) or type(value).__qualname__, kept
+    return _digest(named, value_identity((how, args, sorted(kwargs.items()), list(shared)))).encode()
 
 
 def structure_of(tree: Any) -> str:

@@ -3,117 +3,149 @@
 from __future__ import annotations
 
 import functools
-import pickle
+import hashlib
 import types
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ndgrad.interface import closure_contents, code_names
+from ndgrad.execution.contents import cannot_tell, contents_of, names_of
 
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
-_CONSTANTS = (*_PLAIN, tuple, list, dict, np.ndarray, torch.Tensor, torch.nn.Module)
+_PLAIN = frozenset((int, float, complex, str, bytes, bool, type(None)))  # whose repr tells all
 
 
 def function_identity(fn: Callable[..., Any]) -> bytes:
     """Return bytes that change with a function's name, its code, and everything that it holds.
 
-    For a Python function: module, qualified name, byte code, defaults, the contents of its closure, and the functions
-    and constants (numbers, text, arrays, networks, containers) of its own module that it names. For other objects:
-    class and pickle.
+    For a Python function: module, qualified name, byte code, defaults, attributes, the contents of its closure, and
+    what it names of its own module; functions and classes that another module defines count by name only. For an
+    object: its class, with the methods and attributes of all user-written classes above it, and its state. Installed
+    packages count by name only. The bytes are the same in another process.
+
+    Raises:
+        ValueError: for what cannot be told apart, such as a lock or an open file.
+
     """
-    return b"".join(_parts(fn, set()))
+    return value_identity(fn)
 
 
 def value_identity(value: Any) -> bytes:
-    """Return bytes that are equal for equal values: of a tensor or array its dtype, shape and memory."""
-    return b"".join(_parts(value, set()))
+    """Return bytes that are equal for equal values: of a tensor or array its dtype, shape and memory.
+
+    Containers differ by type and keys too.
+
+    Raises:
+        ValueError: for what cannot be told apart, such as a lock or an open file.
+
+    Example:
+        >>> value_identity({1: 5.0, 2: 1.0}) == value_identity({2: 5.0, 1: 1.0})
+        False
+        >>> value_identity({"b", "a"}) == value_identity({"a", "b"})
+        True
+
+    """
+    return _describe(value)
 
 
-def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
+def _describe(value: Any, in_order: bool = False) -> bytes:
+    """Describe all that is reached from ``value``, which may be deep and may hold itself.
+
+    Args:
+        value: what to describe.
+        in_order: only to give the elements of sets an order, where classes and sets inside need not be opened.
+
+    """
+    parts: list[bytes] = []
+    seen: dict[int, tuple[int, Any]] = {}  # with the object, whose id would be another's once it is gone
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        leaf = _leaf(value)
+        if leaf is not None:
+            parts += leaf
+            continue
+        if id(value) in seen:
+            parts.append(_words("again", str(seen[id(value)][0])))
+            continue
+        if not isinstance(value, tuple | frozenset):  # of which equal ones may be one object or two
+            seen[id(value)] = len(seen), value
+        words, children = _open(value, in_order)
+        parts.append(_words(*words, str(len(children))))
+        todo += reversed(children)
+    return b"".join([len(part).to_bytes(8, "little") + part for part in parts])
+
+
+def _open(value: Any, in_order: bool) -> tuple[tuple[str, ...], Sequence[Any]]:
+    kind = type(value)
+    if kind in (tuple, list):
+        return (kind.__name__,), value
+    if kind in (dict, OrderedDict):
+        if _PLAIN.issuperset(map(type, value)):
+            return (kind.__name__, *map(repr, value)), list(value.values())
+        return (kind.__name__, "keys"), [item for pair in value.items() for item in pair]
+    if isinstance(value, set | frozenset):
+        return ("set",), [kind, *(_plain_members(value) if in_order else sorted(value, key=_place))]
+    if isinstance(value, np.ndarray) and kind is np.ndarray:  # of objects: others are leaves
+        return ("array", repr(value.dtype), str(value.shape)), value.ravel().tolist()
+    if isinstance(value, type) and in_order:
+        return ("class", *names_of(value)), ()
+    return contents_of(value)
+
+
+def _place(element: Any) -> bytes:
+    return _describe(element, in_order=True)
+
+
+def _plain_members(value: set[Any] | frozenset[Any]) -> list[str]:
+    return sorted(repr(element) for element in value if type(element) in _PLAIN)
+
+
+def _leaf(value: Any) -> list[bytes] | None:
+    """Describe what holds nothing else; None for what does."""
+    kind = type(value)
+    if kind in _PLAIN or (kind in (tuple, list) and _PLAIN.issuperset(map(type, value))):
+        return [_words("plain", repr(value))]
+    if kind is np.ndarray or isinstance(value, np.generic):
+        return None if value.dtype.hasobject else _array(value, "array" if kind is np.ndarray else "scalar")
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype == torch.bfloat16 else value
-        value = value.resolve_conj().resolve_neg().numpy()
-    if isinstance(value, _PLAIN):
-        yield _tag("plain", type(value).__name__, repr(value))
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        yield _tag("array", value.dtype.str, str(value.shape))
-        yield np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, types.ModuleType):
-        yield _tag("module", value.__name__)
-    elif id(value) in seen:  # it holds itself, as a recursive function does
-        yield _tag("again")
-    else:
-        yield from _compound(value, seen | {id(value)})
+        what = (str(value.dtype), str(value.layout), str(tuple(value.shape)))
+        return [_words("tensor", *what), _memory(value)]
+    if isinstance(value, types.ModuleType):
+        return [_words("module", value.__name__)]
+    if isinstance(value, types.CodeType):
+        return [_code(value)]
+    return None
 
 
-def _compound(value: Any, seen: set[int]) -> Iterator[bytes]:
-    if isinstance(value, types.FunctionType):
-        yield from _function(value, seen)
-    elif isinstance(value, functools.partial):
-        yield from _all("partial", (value.func, *value.args, *sorted(value.keywords.items())), seen)
-    elif isinstance(value, types.MethodType):
-        yield from _all("method", (value.__func__, value.__self__), seen)
-    elif isinstance(value, tuple | list):
-        yield from _all(type(value).__name__, value, seen)
-    elif isinstance(value, dict):
-        yield from _all("dict", [item for pair in value.items() for item in pair], seen)
-    elif isinstance(value, types.BuiltinFunctionType | np.ufunc | type):
-        yield _tag(
-            "named", getattr(value, "__module__", None) or "", getattr(value, "__qualname__", value.__name__)
-        )
-    else:
-        yield from _object(value, seen)
+def _array(value: Any, kind: str) -> list[bytes]:
+    dtype = value.dtype.str if value.dtype.names is None else repr(value.dtype)
+    return [_words(kind, dtype, str(value.shape)), value.tobytes()]
 
 
-def _function(fn: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
-    yield _tag("function", fn.__module__ or "", fn.__qualname__)
-    yield from _code(fn.__code__)
-    yield from _all("holds", [fn.__defaults__, fn.__kwdefaults__, *closure_contents(fn)], seen)
-    for name in sorted(code_names(fn.__code__) & fn.__globals__.keys()):
-        value = fn.__globals__[name]
-        own = isinstance(value, types.FunctionType) and value.__module__ == fn.__module__
-        if own or isinstance(value, _CONSTANTS):
-            yield from _all(name, [value], seen)
-
-
-def _code(code: types.CodeType) -> Iterator[bytes]:
-    yield _tag("code", *code.co_names, *code.co_varnames)
-    yield code.co_code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _code(constant)
-        else:
-            yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()
-
-
-def _object(value: Any, seen: set[int]) -> Iterator[bytes]:
-    cls = type(value)
-    yield _tag("object", cls.__module__, cls.__qualname__)
-    if isinstance(value, torch.nn.Module):
-        yield from _all("state", sorted(value.state_dict().items()), seen)
-        yield from _all("training", [value.training], seen)
-    call = cls.__dict__.get("__call__") or cls.__dict__.get("forward")
-    if isinstance(call, types.FunctionType):
-        yield from _function(call, seen)
+def _memory(tensor: torch.Tensor) -> bytes:
     try:
-        yield pickle.dumps(value, protocol=4)
-    except Exception as error:
-        raise ValueError(
-            f"the cache must tell functions and arguments apart by what they hold, but a {cls.__qualname__} cannot be "
-            f"pickled ({error}); name what it is yourself: cache_key='...', and change it when the function changes"
-        ) from error
+        return _by_numpy(tensor)
+    except (RuntimeError, TypeError, ValueError) as error:  # on no device, for one
+        raise cannot_tell(tensor, error) from error
 
 
-def _all(name: str, values: Any, seen: set[int]) -> Iterator[bytes]:
-    values = list(values)
-    yield _tag(name, str(len(values)))
-    for value in values:
-        yield from _parts(value, seen)
+def _by_numpy(tensor: torch.Tensor) -> bytes:
+    try:
+        return tensor.numpy(force=True).tobytes()
+    except TypeError:  # sparse, or of a dtype that NumPy does not know
+        return tensor.detach().cpu().to_dense().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _tag(*words: str) -> bytes:
-    return ("\0".join(words) + "\1").encode()
+@functools.lru_cache(maxsize=1024)
+def _code(code: types.CodeType) -> bytes:
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    described = _describe((counts, names, code.co_code, code.co_exceptiontable, code.co_consts))
+    return b"code" + hashlib.sha256(described).digest()
+
+
+def _words(*words: str) -> bytes:
+    return "\0".join(words).encode()
