@@ -91,7 +91,7 @@ class AdaptiveSigma(torch.nn.Module):
 
     def observe(self, upper: Tensor, lower: Tensor, y: Tensor) -> None:
         """Choose the next call's width, from values (S, B, m) on both sides of x, where it is y (B, m)."""
-        if not self.training:
+        if not self.training or y.numel() == 0:
             return
         # pairs with a side that failed are NaN in both
         odd, even = ((upper - lower) / 2).square().nansum(), ((upper + lower) / 2 - y).square().nansum()

@@ -24,16 +24,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ndgrad.coordinates import Setting, as_setting, columns, not_nan, show
+from ndgrad.coordinates import PerInput, Setting, as_setting, columns, not_nan, show
+from ndgrad.estimator import join_rows, split_rows
 
 
 @dataclass(frozen=True)
 class Box:
-    """Bounds beside the columns of x (B, n): ``low`` and ``high`` broadcast to (n,)."""
+    """Bounds beside the columns of x (B, n): ``low`` and ``high`` (n,)."""
 
     low: Tensor
     high: Tensor
@@ -57,6 +59,12 @@ class Box:
         return torch.where(above >= below, 1.0, -1.0).to(x.dtype), torch.maximum(above, below)
 
 
+def as_received(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return points (R, n) rounded to the dtypes of the inputs that ``f``, a `FlatFunction`, cuts them into."""
+    inputs = getattr(f, "inputs", None)
+    return z if inputs is None else join_rows(split_rows(z, inputs), z.dtype)
+
+
 class Bounds(torch.nn.Module):
     """The setting ``bounds=(low, high)``, each a `Setting`, infinite where there is no bound."""
 
@@ -72,11 +80,8 @@ class Bounds(torch.nn.Module):
             _require(self.low < self.high, self.low, self.high)
 
     def box(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Box:
-        """Return the bounds of the columns of x (B, n), which must be inside."""
-        low, high = (
-            torch.as_tensor(columns(side, f, x), dtype=x.dtype, device=x.device)
-            for side in (self.low, self.high)
-        )
+        """Return the bounds of the columns of x (B, n), which must be inside, in the dtypes of the inputs of ``f``."""
+        low, high = (self._row(side, f, x) for side in (self.low, self.high))
         inside = (low <= x) & (x <= high) & (low < high)  # (B, n)
         if not inside.all():
             _require(bool((low < high).all()), low, high)
@@ -87,6 +92,20 @@ class Bounds(torch.nn.Module):
                 f"{high.expand_as(x)[row, column].item():.6g}]; clamp it (x.clamp(low, high)) before the call"
             )
         return Box(low, high)
+
+    def _row(self, side: float | PerInput, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return one side, (n,), rounded as an input is that was clamped to it."""
+        values = torch.as_tensor(columns(side, f, x), dtype=x.dtype, device=x.device)
+        return as_received(f, values.expand(1, x.shape[1]))[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow to another device, but keep the dtype: rounding may move a bound outwards."""
+
+        def keep_dtype(values: Tensor) -> Tensor:
+            moved = fn(values)
+            return moved if moved.dtype == values.dtype else values.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
 
     def extra_repr(self) -> str:
         """Show both sides."""

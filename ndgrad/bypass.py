@@ -14,7 +14,7 @@ from ndgrad.estimator import Pullback, Rows, as_tuple
 from ndgrad.fit_losses import FitQuality, Loss, decoded, default_loss, measure
 from ndgrad.fitting import Batch, Fit, FitPlan
 from ndgrad.replay import Samples
-from ndgrad.surrogates import Shapes, build_surrogate, calibrate
+from ndgrad.surrogates import Shapes, build_seeded, build_surrogate, calibrate
 from ndgrad.validation import one_of, positive_int
 
 
@@ -31,7 +31,9 @@ class Bypass:
         optimizer: Callable[[Any], torch.optim.Optimizer],
         replay: int,
         plan: FitPlan,
+        generator: torch.Generator | None = None,
     ) -> None:
+        self.generator = generator
         self.template = surrogate
         self.optimizer = optimizer
         self.replay = replay
@@ -53,6 +55,7 @@ class Bypass:
         match: str,
         decode: Callable[[Any], Tensor] | None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None,
+        generator: torch.Generator | None,
         **fit: Any,
     ) -> Bypass:
         """Check the options that estimators with a network share, and fill in their defaults.
@@ -67,7 +70,7 @@ class Bypass:
             **fit,
         )
         optimizer = optimizer or functools.partial(torch.optim.Adam, lr=1e-3)
-        return cls(surrogate, optimizer, positive_int("replay", replay, least=0), plan)
+        return cls(surrogate, optimizer, positive_int("replay", replay, least=0), plan, generator)
 
     @property
     def network(self) -> nn.Module | None:
@@ -100,12 +103,19 @@ class Bypass:
         rows, targets = samples.inputs, samples.targets
         if self.template is None:
             self._shapes = _row_shapes(rows), _row_shapes(targets)
-            network = build_surrogate(*self._shapes).to(rows[0].device, rows[0].dtype)
+            network = self._default(*self._shapes).to(rows[0].device, rows[0].dtype)
             calibrate(network, rows, targets)
         else:
             network = self._own_copy(rows[0])
         self.fit = Fit(network, self.optimizer, self.replay)
         return self.fit
+
+    def _default(self, inputs: Shapes, outputs: Shapes) -> nn.Module:
+        """Build a default network, its weights from the estimator's own generator where it has one."""
+        if self.generator is None:
+            return build_surrogate(inputs, outputs)
+        seed = torch.randint(2**62, (), generator=self.generator, device=self.generator.device)
+        return build_seeded(int(seed), inputs, outputs)
 
     def _own_copy(self, like: Tensor) -> nn.Module:
         return copy.deepcopy(self.template).to(like.device, like.dtype)  # type: ignore[union-attr]
@@ -135,9 +145,10 @@ class Bypass:
         if self.template is not None:
             network = self._own_copy(sample)
         else:
-            network = _default_network(state["shapes"], state["fit"]["network"]).to(
-                sample.device, sample.dtype
-            )
+            _require_fit(state["shapes"], state["fit"]["network"])
+            # the weights are replaced: with a generator of its own, nothing is drawn for them
+            build = build_surrogate if self.generator is None else functools.partial(build_seeded, 0)
+            network = build(*state["shapes"]).to(sample.device, sample.dtype)
             self._shapes = state["shapes"]
         self.fit = Fit(network, self.optimizer, self.replay)
         self.fit.load(state["fit"])
@@ -163,8 +174,8 @@ def network_vjp(
     return outputs, pullback
 
 
-def _default_network(shapes: tuple[Shapes, Shapes], weights: dict[str, Tensor]) -> nn.Module:
-    """Build the network of a state dict, which may come from anywhere, once its tensors are known to fill it."""
+def _require_fit(shapes: tuple[Shapes, Shapes], weights: dict[str, Tensor]) -> None:
+    """Require that the tensors of a state dict, which may come from anywhere, fill the network it speaks of."""
     with torch.device("meta"):  # shapes without memory
         expected = build_surrogate(*shapes).state_dict()
     if {name: t.shape for name, t in weights.items()} != {name: t.shape for name, t in expected.items()}:
@@ -172,7 +183,6 @@ def _default_network(shapes: tuple[Shapes, Shapes], weights: dict[str, Tensor]) 
             f"the network of the state dict does not have the layers that its inputs and outputs need, {shapes}; "
             "load one that this version saved"
         )
-    return build_surrogate(*shapes)
 
 
 def _row_shapes(tensors: Rows) -> Shapes:

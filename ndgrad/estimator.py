@@ -154,16 +154,16 @@ class VJPEstimator(Estimator):
 class FlatFunction:
     """A rowwise function of several tensors as a function of one matrix, (..., B, n) to (..., B, m).
 
-    ``row_shapes`` holds the shape of a row of each input, in the order in which they lie side by side.
+    ``inputs`` are the tensors, in the order in which they lie side by side; ``row_shapes`` the shapes of their rows.
     """
 
     def __init__(self, f: RowFunction, inputs: Rows, dtype: torch.dtype) -> None:
         self.row_shapes = tuple(x.shape[1:] for x in inputs)
-        self._f, self._inputs, self._dtype = f, inputs, dtype
+        self.inputs, self._f, self._dtype = inputs, f, dtype
 
     def __call__(self, z: Tensor) -> Tensor:
         """Cut z into the inputs, and lay the outputs side by side."""
-        values = as_tuple(self._f(*split_rows(z.flatten(0, -2), self._inputs)))
+        values = as_tuple(self._f(*split_rows(z.flatten(0, -2), self.inputs)))
         return join_rows(values, self._dtype).unflatten(0, z.shape[:-1])
 
 

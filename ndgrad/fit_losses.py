@@ -46,14 +46,14 @@ class FitQuality:
 
 
 def default_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) is logits of classes (R, ...)."""
+    """Mean squared error, or cross-entropy where ``prediction`` (R, C, ...) is logits of C >= 2 classes (R, ...)."""
     if has_classes(prediction, target):
         return F.cross_entropy(prediction, target.round().long())
     if prediction.shape != target.shape:
         raise ValueError(
             f"the surrogate must return the shape of the wrapped function, {tuple(target.shape)}, or class logits "
-            f"{(target.shape[0], 'C', *target.shape[1:])}; it returned {tuple(prediction.shape)}. Pass another "
-            "surrogate, or loss= and decode="
+            f"{(target.shape[0], 'C', *target.shape[1:])} of C >= 2 classes; it returned {tuple(prediction.shape)}. "
+            "Pass another surrogate, or loss= and decode="
         )
     return F.mse_loss(prediction, target.to(prediction.dtype))
 
@@ -74,8 +74,13 @@ def default_decode(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def has_classes(prediction: Tensor, target: Tensor) -> bool:
-    """Whether ``prediction`` has one more dimension than ``target``, the second."""
-    return prediction.shape[:1] + prediction.shape[2:] == target.shape and prediction.ndim == target.ndim + 1
+    """Whether ``prediction`` has one more dimension than ``target``, the second, of two classes or more."""
+    has_one_more = prediction.ndim == target.ndim + 1
+    return (
+        has_one_more
+        and prediction.shape[:1] + prediction.shape[2:] == target.shape
+        and prediction.shape[1] >= 2
+    )
 
 
 def total_loss(loss: Loss, outputs: Rows, values: Rows) -> Tensor:

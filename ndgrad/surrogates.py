@@ -32,7 +32,7 @@ class VectorSurrogate(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return one tensor for each output, (R, ...)."""
-        x = _side_by_side(inputs, self.input_shapes)  # (R, n)
+        x = _side_by_side(inputs, self.input_shapes).to(self.input_center.dtype)  # (R, n)
         y = (
             self.layers((x - self.input_center) / self.input_scale) * self.output_scale + self.output_center
         )  # (R, m)
@@ -69,7 +69,8 @@ class MapSurrogate(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return one tensor for each output, (R, ...)."""
-        x = (_side_by_side(inputs, self.input_shapes) - self.input_center) / self.input_scale  # (R, n)
+        x = _side_by_side(inputs, self.input_shapes).to(self.input_center.dtype)  # (R, n)
+        x = (x - self.input_center) / self.input_scale
         parts = x.split([_width([shape]) for shape in self.input_shapes], dim=1)
         H, W = next(filter(_is_map, self.input_shapes))[-2:]
         channels = [
@@ -92,6 +93,13 @@ def build_surrogate(input_shapes: Shapes, output_shapes: Shapes) -> nn.Module:
     return (MapSurrogate if len(maps) == 1 and few_numbers else VectorSurrogate)(input_shapes, output_shapes)
 
 
+def build_seeded(seed: int, input_shapes: Shapes, output_shapes: Shapes) -> nn.Module:
+    """Return that network with weights which depend on the seed alone; the global generators stay as they are."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach those of other devices, too
+        return build_surrogate(input_shapes, output_shapes)
+
+
 def calibrate(network: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
     """Set the constants of a default network from samples (R, ...)."""
     for name, tensors in (("input", inputs), ("output", outputs)):
@@ -103,6 +111,8 @@ def calibrate(network: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Ten
 
 def _location(flat: Tensor) -> tuple[Tensor, Tensor]:
     """Return center and spread of the columns of (R, n)."""
+    if flat.shape[1] == 0:
+        return flat.sum(0), flat.sum(0)
     center, spread = flat.mean(0), flat.std(0, correction=0)
     # a coordinate that does not vary is given the typical spread of the others, or none
     typical = spread.square().mean().sqrt()

@@ -45,4 +45,19 @@ def vjp_estimator(name: str, value: Any) -> VJPEstimator:
         raise TypeError(
             f"{name} must be an ndgrad.VJPEstimator, such as EvolutionStrategy, got {value!r}{hint}"
         )
+    if not _exact_in_training(value):
+        raise ValueError(
+            f"{name} gives its gradient only, so its value must be that of the function, but {value!r} has one of its "
+            "own; type DiffBypass(forward='straight_through')"
+        )
     return value
+
+
+def _exact_in_training(estimator: VJPEstimator) -> bool:
+    """Whether the value is ``f(x)`` in train mode too, which an estimator in eval mode does not say."""
+    training = estimator.training
+    estimator.training = True
+    try:
+        return estimator.exact_value
+    finally:
+        estimator.training = training

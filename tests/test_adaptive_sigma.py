@@ -124,6 +124,14 @@ def test_no_change_in_eval_mode() -> None:
     assert sigma.factor == 1.0
 
 
+def test_no_change_by_an_empty_batch() -> None:
+    sigma = AdaptiveSigma(0.1)
+    empty = torch.zeros(0, 4, dtype=torch.float64)
+    for estimator in (EvolutionStrategy(3, sigma), LeastSquares(3, sigma)):
+        estimate(estimator, total, empty, empty[:, :1])
+    assert sigma.get_extra_state() == AdaptiveSigma(0.1).get_extra_state()
+
+
 def test_state() -> None:
     """Factor, direction and the lowest ratio: all are needed to go on in the same way."""
     sigma = AdaptiveSigma(0.02, rate=1.5)

@@ -86,5 +86,11 @@ def test_bad_arguments() -> None:
         ndgrad.wrap(torch.sign, estimator="averaged")
 
 
+def test_a_value_of_its_own_is_refused() -> None:
+    for bypass in (DiffBypass(forward="bypass"), DiffBypass(forward="bypass").eval()):
+        with pytest.raises(ValueError, match=r"^estimator gives its gradient only.*'straight_through'"):
+            Averaged(bypass, 2)
+
+
 def test_repr() -> None:
     assert "repeats=3" in repr(Averaged(EvolutionStrategy(), 3))

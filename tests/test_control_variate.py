@@ -397,6 +397,15 @@ def test_bad_arguments(bad: dict[str, object]) -> None:
         ControlVariate(**bad)
 
 
+def test_nothing_to_differentiate() -> None:
+    estimator = ControlVariate(num_samples=3)
+    for shape in ((4, 0), (0, 3)):
+        x = torch.zeros(shape, requires_grad=True)
+        (grad,) = torch.autograd.grad(estimator(lambda z: z.sum(1), x).sum(), x)
+        assert grad.shape == shape
+    assert estimator.network is None
+
+
 def test_repr() -> None:
     assert "surrogate=default, sigma=0.3" in repr(ControlVariate(sigma=0.3))
 

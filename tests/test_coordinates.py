@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ndgrad import EvolutionStrategy
+import ndgrad
+from ndgrad import EvolutionStrategy, FiniteDifference
 from ndgrad.coordinates import as_setting, columns, per_input, positive
 
 
@@ -62,6 +65,48 @@ def test_bounds_are_those_of_the_inputs_dtype() -> None:
     x = torch.full((2, 3), 0.7).clamp(max=0.1).requires_grad_()
     EvolutionStrategy(3, bounds=(-math.inf, 0.1))(lambda z: z.sum(1), x).sum().backward()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "bounds", [(0.1, 0.7), (torch.tensor([0.1, 0.1]), torch.tensor([0.7, 0.7]).double())]
+)
+@pytest.mark.parametrize(
+    "estimator", [lambda b: EvolutionStrategy(3, bounds=b), lambda b: FiniteDifference(bounds=b)]
+)
+def test_inputs_clamped_to_their_bounds_lie_within(dtype: torch.dtype, bounds: Any, estimator: Any) -> None:
+    """In the dtype of the input, also where the function returns a wider one; and so do the probes."""
+    x = torch.tensor([[0.0, 1.0], [0.4, 0.1]], dtype=dtype).clamp(0.1, 0.7).requires_grad_()
+    low, high = (torch.tensor(bound, dtype=dtype) for bound in (0.1, 0.7))
+
+    def f(z: Tensor) -> Tensor:
+        assert z.min() >= low
+        assert z.max() <= high
+        return z.double().sum(1)
+
+    estimator(bounds)(f, x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_each_input_has_bounds_in_its_own_dtype() -> None:
+    x, p = (
+        torch.full((2, 1), 0.7).requires_grad_(),
+        torch.full((2, 1), 0.7, dtype=torch.float64).requires_grad_(),
+    )
+    FiniteDifference(bounds=(0.7, 1.0))(lambda x, p: x * p, x, p).sum().backward()
+    torch.testing.assert_close(p.grad, x.detach().double())
+    with pytest.raises(ValueError, match=r"coordinate 1 of row 0"):
+        FiniteDifference(bounds=(0.7, 1.0))(lambda x, p: x * p, x, p.detach() - 1e-9).sum().backward()
+
+
+def test_bounds_keep_their_dtype() -> None:
+    """100.3 is 100.5 in bfloat16."""
+    estimator = EvolutionStrategy(50, 1.0, bounds=(torch.tensor([0.0]), torch.tensor([100.3])))
+    box = ndgrad.wrap(lambda z: (probes.append(z), z)[1], estimator=estimator).bfloat16()
+    probes: list[Tensor] = []
+    box(torch.full((1, 1), 100.0, requires_grad=True)).sum().backward()
+    assert max(z.max() for z in probes) == torch.tensor(100.3)
+    assert estimator.bounds.to("meta").high.parts[0].is_meta
 
 
 def test_numbers_of_each_input_broadcast_against_its_rows() -> None:

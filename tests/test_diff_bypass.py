@@ -385,6 +385,84 @@ def test_empty_batch() -> None:
     assert grad.shape == (0, 3)
 
 
+@pytest.mark.parametrize("forward", ["straight_through", "bypass"])
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)])
+def test_nothing_to_differentiate_before_the_first_fit(forward: str, shape: tuple[int, int]) -> None:
+    x = torch.zeros(shape, requires_grad=True)
+    estimator = DiffBypass(forward=forward, num_samples=3)
+    y = estimator(lambda z: z.sum(1) + 2.0, x)
+    torch.testing.assert_close(y.detach(), torch.full(shape[:1], 2.0))
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert grad.shape == shape
+    estimator.observe((x.detach(),), (x.detach(),), (y.detach(),))
+    assert estimator.network is None
+
+
+def test_one_of_two_inputs_without_coordinates() -> None:
+    x, empty = torch.randn(4, 3, requires_grad=True), torch.zeros(4, 0, requires_grad=True)
+    y = DiffBypass(num_samples=3)(lambda x, e: x.sum(1) + e.sum(1), x, empty)
+    grads = torch.autograd.grad(y.sum(), (x, empty))
+    assert [g.shape for g in grads] == [(4, 3), (4, 0)]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_default_network_takes_inputs_of_two_dtypes(flip: bool) -> None:
+    x = (torch.randn(4, 3), torch.randn(4, 2, dtype=torch.float64))
+    x = tuple(t.requires_grad_() for t in (x[::-1] if flip else x))
+    y = DiffBypass(num_samples=3)(lambda a, b: a.sum(1) + b.sum(1), *x)
+    grads = torch.autograd.grad(y, x, torch.full((4,), 0.7, dtype=y.dtype))
+    assert [(g.shape, g.dtype) for g in grads] == [(t.shape, t.dtype) for t in x]
+    assert all(g.abs().min() > 0 for g in grads)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_a_single_class_is_no_classification(scale: float) -> None:
+    """(R, 1) for outputs (R,) was meant as a value; as logits it would be fitted by nothing, with gradient 0."""
+    x = torch.randn(4, 3, requires_grad=True)
+    y = DiffBypass(linear(3, 1), num_samples=3)(lambda z: scale * z.sum(1), x)
+    with pytest.raises(ValueError, match=r"the shape .*\(16,\), or class .* C >= 2 .* returned \(16, 1\)"):
+        y.sum().backward()
+
+
+def test_two_classes_are_a_classification() -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    DiffBypass(linear(3, 2), num_samples=3)(lambda z: (z[:, 0] > 0).float(), x).sum().backward()
+    assert x.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda g: DiffBypass(num_samples=3, generator=g),
+        lambda g: ndgrad.ControlVariate(num_samples=3, generator=g),
+        lambda g: ndgrad.GuidedEvolutionStrategy(num_samples=3, generator=g),
+    ],
+)
+def test_a_generator_isolates_a_default_network(build: Any) -> None:
+    """Its weights too: nothing is drawn from the global generator, nor does it decide anything."""
+    grads, x = [], torch.linspace(-1, 1, 12).reshape(4, 3)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        estimator = build(torch.Generator().manual_seed(3))
+        grads.append([estimate(estimator, sines, x, torch.full((4, 2), 0.7)) for _ in range(2)])
+        build(torch.Generator()).load_state_dict(estimator.state_dict())
+        torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
+    other = build(torch.Generator().manual_seed(4))
+    assert not torch.equal(estimate(other, sines, x, torch.full((4, 2), 0.7)), grads[0][0])
+
+
+def test_weights_follow_the_generator_s_seed() -> None:
+    x, v = torch.randn(4, 3), torch.randn(4, 2)
+    weights = []
+    for seed in (3, 4):
+        estimator = DiffBypass(num_samples=1, fit_steps=1, generator=torch.Generator().manual_seed(seed))
+        estimate(estimator, sines, x, v)
+        weights.append(estimator.network.layers[0].weight)
+    assert (weights[0] - weights[1]).abs().mean() > 0.1  # one step of Adam moves them by 0.001
+
+
 def test_mismatched_surrogates_are_told_apart() -> None:
     x, v = torch.randn(4, 3), torch.randn(4, 2)
     with pytest.raises(ValueError, match=r"must return the shape .*\(16, 2\).* returned \(16, 7\)"):

@@ -66,6 +66,76 @@ def test_a_step_that_vanishes_is_refused() -> None:
         estimate(FiniteDifference(eps=1e-3), lambda z: z, torch.tensor([[1e6]]), torch.tensor([[0.5]]))
 
 
+def error_of_sine(
+    estimator: FiniteDifference, dtype: torch.dtype, returned: torch.dtype, inner: torch.dtype = torch.float64
+) -> Tensor:
+    """Return the largest error of a gradient, with v = 0.7, where rows of ``dtype`` give outputs of ``returned``."""
+    x = torch.tensor([[0.9, 0.3, 2.7]], dtype=dtype, requires_grad=True)
+    y = estimator(lambda z: z.to(inner).sin().sum(1).to(returned), x)
+    (grad,) = torch.autograd.grad(y, x, torch.full((1,), 0.7, dtype=returned))
+    assert grad.dtype == dtype
+    return (grad.double() - 0.7 * x.detach().double().cos()).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        ({"method": "forward"}, 5e-4),
+        ({}, 1e-4),
+        ({"order": 4}, 2e-5),
+        ({"eps": "auto"}, 1e-4),
+        ({"bounds": (0.3, 2.7)}, 1e-4),
+        ({"eps": 1e-5}, 1e-4),
+    ],
+)
+def test_points_are_those_of_the_inputs_dtype(settings: dict[str, object], tolerance: float) -> None:
+    """A function that returns float64 sees float32 rows: it is probed, and divided by, at what these can hold."""
+    error = error_of_sine(FiniteDifference(**settings), torch.float32, torch.float64)
+    assert error < tolerance
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({"method": "forward"}, 2e-3), ({}, 1e-4), ({"eps": "auto"}, 1e-4)],
+)
+def test_steps_suit_the_outputs_dtype(settings: dict[str, object], tolerance: float) -> None:
+    error = error_of_sine(FiniteDifference(**settings), torch.float64, torch.float32, torch.float32)
+    assert error < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_steps_of_half_precision(dtype: torch.dtype) -> None:
+    for settings, tolerance in (({"method": "forward"}, 0.04), ({}, 0.04), ({"eps": "auto"}, 0.01)):
+        error = error_of_sine(FiniteDifference(**settings), dtype, torch.float32)
+        assert error < tolerance
+
+
+def test_each_input_has_the_step_of_its_own_dtype() -> None:
+    a = torch.tensor([[0.9], [0.3]], requires_grad=True)
+    b = torch.tensor([[0.7], [0.2]], dtype=torch.float64, requires_grad=True)
+    y = FiniteDifference("forward")(lambda a, b: a**2 + b**2, a, b)
+    first, second = torch.autograd.grad(y, (a, b), torch.full_like(b, 0.5))
+    torch.testing.assert_close(first, a.detach(), rtol=0, atol=5e-4)
+    torch.testing.assert_close(second, b.detach(), rtol=0, atol=5e-8)
+
+
+def test_integer_outputs_are_exact() -> None:
+    x, probes = torch.tensor([[0.4]], dtype=torch.float64), []
+    pull = FiniteDifference().linearize(
+        lambda z: (probes.append(z), z.round().long())[1], (x,), (torch.zeros(1, 1).long(),)
+    )
+    assert pull((torch.full((1, 1), 0.7),))[0].item() == 0
+    assert (probes[-1] - x).abs().max() < 1e-5, "the step of float64"
+
+
+def test_a_step_that_vanishes_in_the_inputs_dtype_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"eps=1e-08 vanishes .* as large as 2\.7 in torch\.float32; .* float64"
+    ):
+        error_of_sine(FiniteDifference(eps=1e-8), torch.float32, torch.float64)
+    assert error_of_sine(FiniteDifference(eps=1e-5), torch.float64, torch.float64) < 1e-9
+
+
 def test_blocks_give_the_same_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
     x, v = torch.randn(3, 7, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
     matrix = torch.randn(7, 4, dtype=torch.float64)

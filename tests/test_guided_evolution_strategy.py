@@ -490,6 +490,15 @@ def test_bad_arguments(bad: dict[str, object], message: str) -> None:
         GuidedEvolutionStrategy(**bad)
 
 
+def test_nothing_to_differentiate() -> None:
+    estimator = GuidedEvolutionStrategy(num_samples=3)
+    for shape in ((4, 0), (0, 3)):
+        x = torch.zeros(shape, requires_grad=True)
+        (grad,) = torch.autograd.grad(estimator(lambda z: z.sum(1), x).sum(), x)
+        assert grad.shape == shape
+    assert estimator.network is None
+
+
 def test_repr() -> None:
     text = repr(GuidedEvolutionStrategy(sigma=0.3))
     assert "surrogate=default, sigma=0.3, num_samples=10, num_guides=1, fit_steps=10, replay=10" in text

@@ -268,6 +268,12 @@ def test_empty_batch() -> None:
         torch.autograd.grad(y.sum(), x)
 
 
+def test_an_empty_batch_teaches_nothing() -> None:
+    estimator, x = ImplicitMLE("max", "adaptive"), torch.zeros(0, 3, requires_grad=True)
+    estimator(choose("max"), x).sum().backward()
+    assert estimator.get_extra_state() == {"alpha": 1.0, "changes": 1.0}
+
+
 @pytest.mark.parametrize("kappa", [None, 3])
 def test_half_precision_is_lifted(kappa: int | None) -> None:
     """Noise is float32, f sees rows in the dtype of its input, and the gradient has that dtype too."""

@@ -236,5 +236,29 @@ def test_bad_arguments() -> None:
             Mixture(EvolutionStrategy(), DiffBypass(), decay=decay)
 
 
+def test_a_value_of_its_own_is_refused() -> None:
+    for bypass in (DiffBypass(forward="bypass"), DiffBypass(forward="bypass").eval()):
+        with pytest.raises(ValueError, match=r"^biased gives its gradient only.*forward='straight_through'"):
+            Mixture(EvolutionStrategy(), bypass)
+        with pytest.raises(ValueError, match=r"^unbiased gives its gradient only"):
+            Mixture(bypass, EvolutionStrategy())
+    assert not bypass.training
+
+
+def test_an_empty_batch_teaches_nothing() -> None:
+    mixture, _, _ = known(noise=0.1, bias=5.0)
+    untouched = copy.deepcopy(mixture)
+    empty = torch.zeros(0, 4, dtype=torch.float64)
+    assert estimate(mixture, f, empty, torch.zeros(0, 3, dtype=torch.float64)).shape == (0, 4)
+    x, v = points()
+    for estimator in (mixture, untouched):
+        torch.manual_seed(2)
+        estimate(estimator, f, x, v)
+    assert mixture.get_extra_state() == untouched.get_extra_state()
+    assert mixture.weight == untouched.weight > 0.9
+    estimate(mixture, f, empty, torch.zeros(0, 3, dtype=torch.float64))
+    assert mixture.get_extra_state() == untouched.get_extra_state()
+
+
 def test_repr() -> None:
     assert "decay=0.7" in repr(Mixture(EvolutionStrategy(), DiffBypass(), decay=0.7))

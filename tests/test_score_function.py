@@ -5,7 +5,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.distributions import (
+    AffineTransform,
+    Bernoulli,
+    Categorical,
+    Cauchy,
+    Distribution,
+    Independent,
+    Normal,
+    TransformedDistribution,
+)
 
 import ndgrad
 from ndgrad import ScoreFunction, SecondDerivativeError
@@ -102,6 +111,82 @@ def test_callable_baseline() -> None:
     assert_mean(grad, -0.7, "gradient")
     # exact baseline at x: the variance of forward Gaussian differences, (n + 1)/S of |g|^2 = n v^2
     assert_mean((grad + 0.7).square().sum(1, keepdim=True), (3 + 1) / 3 * 3 * 0.49, "variance")
+
+
+@pytest.mark.parametrize("family", [None, lambda x: Normal(x, 0.3)])
+def test_one_callable_baseline_serves_all_outputs(family: Callable[..., Distribution] | None) -> None:
+    """As if each had been given its own: exact for both outputs here, so that a constant f has gradient 0."""
+    x = torch.randn(3, 2, requires_grad=True)
+    for baseline in (
+        lambda x: x.new_full((len(x), 1), 5.0),
+        lambda x: (x.new_full((), 5.0), x.new_full((1, 2), 5.0)),
+    ):
+        estimator = ScoreFunction(family, num_samples=4, baseline=baseline)
+        first, second = estimator(lambda z: (z[:, :1] * 0 + 5.0, z * 0 + 5.0), x)
+        (grad,) = torch.autograd.grad(first.sum() + 0.7 * second.sum(), x)
+        assert (grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (
+            lambda x: x.new_zeros(len(x), 1),
+            r"broadcast to the output, \(3,\), but has shape \(3, 1\); .* \(3,\)",
+        ),
+        (lambda x: x.new_zeros(2), r"broadcast to the output, \(3,\), but has shape \(2,\)"),
+        (lambda x: (x[:, 0], x[:, 0], x[:, 0]), r"one for each of the 1 outputs, but returned 3"),
+    ],
+)
+def test_baselines_that_do_not_fit(baseline: Callable[..., object], message: str) -> None:
+    for samples in (3, 5):  # with 3 samples, (3, 3) - (3, 1) would pass for numbers of rows
+        y = ScoreFunction(num_samples=samples, baseline=baseline)(
+            lambda z: z.sum(1), torch.ones(3, 2, requires_grad=True)
+        )
+        with pytest.raises(ValueError, match=message):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("cache_size", [0, 1])
+def test_transforms_with_a_cache(cache_size: int) -> None:
+    """The cache would return the noise that a draw was made from, a constant, in the place of its inverse."""
+    torch.manual_seed(6)
+    x = rows(0.2, -0.4)
+
+    def family(mean: Tensor) -> Distribution:
+        shift = AffineTransform(mean, 0.5, cache_size=cache_size)
+        return TransformedDistribution(Normal(torch.zeros_like(mean), 1.0), [shift])
+
+    y = ScoreFunction(family, num_samples=4)(lambda z: 3 * z, x)
+    (grad,) = torch.autograd.grad(y, x, torch.full_like(y, -0.7))
+    assert_mean(grad, -2.1, "gradient")
+
+
+def test_the_mean_is_evaluated_for_a_gradient_only() -> None:
+    estimator = ScoreFunction(independent_bernoulli, num_samples=7, baseline="fx")
+    box = ndgrad.wrap(lambda z: z, estimator=estimator)
+    p = torch.full((5, 2), 0.5, requires_grad=True)
+    with torch.no_grad():
+        box(p)
+    box(p.detach())
+    assert box.num_evaluations == 2 * 35
+    box(p).sum().backward()
+    assert box.num_evaluations == 2 * 35 + 40
+
+
+def test_a_family_without_mean_has_no_value_there() -> None:
+    families = {
+        "Categorical": lambda x: Categorical(logits=x.reshape(3, 2)),
+        "Cauchy": lambda x: Cauchy(x, 1.0),
+        "TransformedDistribution": lambda x: TransformedDistribution(
+            Normal(x, 1.0), [AffineTransform(0.0, 2.0)]
+        ),
+    }
+    for name, family in families.items():
+        estimator = ScoreFunction(family, num_samples=3, baseline="fx")
+        with pytest.raises(ValueError, match=rf"{name} has no finite mean; type baseline='loo'"):
+            estimator(lambda z: z * 1.0, torch.zeros(3, 2, requires_grad=True))
+        ScoreFunction(family, num_samples=3)(lambda z: z * 1.0, torch.zeros(3, 2, requires_grad=True))
 
 
 def test_parameters_in_the_distribution_are_trained() -> None:

@@ -89,6 +89,7 @@ def test_mixed_dtypes() -> None:
         (None, lambda x: (x, x), r"but returned \[\(5, 3\)\]; type StraightThrough\(backward=g\)"),
         (torch.sum, torch.round, r"backward must return.*\[\(5, 3\)\], but returned \[\(\)\]"),
         (lambda x: x.detach(), torch.round, "backward must have a derivative"),
+        (lambda x: {"a": 1.5}, torch.round, "backward must have a derivative"),
     ],
 )
 def test_other_shapes_are_refused(backward: Any, fn: Any, message: str) -> None:
@@ -96,6 +97,19 @@ def test_other_shapes_are_refused(backward: Any, fn: Any, message: str) -> None:
     y = ndgrad.wrap(fn, estimator=StraightThrough(backward))(x.requires_grad_())
     with pytest.raises(ValueError, match=message):
         (y[0] if isinstance(y, tuple) else y).sum().backward()
+
+
+def test_containers() -> None:
+    x, v = case()
+    box = ndgrad.wrap(
+        lambda x: {"a": x.round(), "b": (x.sum(1).round(), [x.sign()])},
+        estimator=StraightThrough(lambda x: {"a": 2 * x, "b": (3 * x.sum(1), [5 * x])}),
+    )
+    y = box(x.requires_grad_())
+    (y["a"] * v).sum().backward(retain_graph=True)
+    torch.testing.assert_close(x.grad, 2 * v)
+    (grad,) = torch.autograd.grad((y["b"][0] * v[:, 0]).sum() + (y["b"][1][0] * v).sum(), x)
+    torch.testing.assert_close(grad, 3 * v[:, :1] + 5 * v)
 
 
 def test_bad_arguments() -> None:

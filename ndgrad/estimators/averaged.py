@@ -25,7 +25,8 @@ class Averaged(VJPEstimator):
 
     Raises:
         TypeError: for something that is no `VJPEstimator`.
-        ValueError: for ``repeats`` out of range.
+        ValueError: for ``repeats`` out of range, or an estimator whose value is not that of the function, such as
+            ``DiffBypass(forward="bypass")``.
 
     Example:
         >>> import torch, ndgrad

@@ -69,7 +69,8 @@ class ControlVariate(BypassEstimator):
         decode: translates g's output into that of f. None: the identity, or the expected index of class
             logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
-        generator: source of the noise, on the input's device; None for torch's global one.
+        generator: source of the noise and of a default network's weights, on the input's device; None for torch's
+            global one.
 
     ``quality`` holds a `FitQuality` after each fit, ``network`` the fitted network, ``coefficient`` c.
 
@@ -137,6 +138,7 @@ class ControlVariate(BypassEstimator):
             match=match,
             decode=decode,
             optimizer=optimizer,
+            generator=generator,
         )
         self._moments: Tensor | None = None  # of earlier calls: E[df dg] and E[dg dg], (2, m)
 
@@ -150,7 +152,7 @@ class ControlVariate(BypassEstimator):
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Estimate with the network of earlier calls, then fit it; see `VJPEstimator.linearize`."""
-        if inputs[0].shape[0] == 0:
+        if not any(x.numel() for x in inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         dtype = working_dtype(*inputs, *outputs)
         x = join_rows(inputs, dtype)  # (B, n)

@@ -65,7 +65,8 @@ class DiffBypass(BypassEstimator):
         decode: translates g's output into that of f. None: the identity, or the expected index of class
             logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
-        generator: source of the noise, on the input's device; None for torch's global one.
+        generator: source of the noise and of a default network's weights, on the input's device; None for torch's
+            global one.
         trust_region: r > 0: of the replayed calls, only the inputs (with all their samples) stay in the fit whose
             root-mean-square distance per coordinate from the nearest current input is at most r sigma. A
             sample lies about sigma from its own input by this measure. None trusts all.
@@ -137,6 +138,7 @@ class DiffBypass(BypassEstimator):
             match=match,
             decode=decode,
             optimizer=optimizer,
+            generator=generator,
             reach=None if trust_region is None else positive_float("trust_region", trust_region),
             widths=functools.partial(per_input, self.sigma),
             patience=None if patience is None else positive_int("patience", patience),
@@ -149,13 +151,14 @@ class DiffBypass(BypassEstimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)`` or, while training with ``forward="bypass"``, ``g(x)``; see `Estimator.forward`."""
-        if not self.exact_value:
+        nothing_to_fit = self.bypass.fit is None and not _has_numbers(inputs)
+        if not self.exact_value and not nothing_to_fit:
             return self._bypass(f, inputs)
         return super().forward(f, *inputs, evaluate_in=evaluate_in)
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Fit in training, then differentiate the network at the inputs; see `VJPEstimator.linearize`."""
-        if inputs[0].shape[0] == 0:
+        if not _has_numbers(inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         if self.training and self.num_samples:
             self._fit(f, inputs, outputs)
@@ -164,7 +167,7 @@ class DiffBypass(BypassEstimator):
 
     def observe(self, inputs: Rows, probes: Rows, values: Rows) -> None:
         """Fit to evaluations that were made for something else; see `Estimator.observe`."""
-        if self.training and inputs[0].shape[0] > 0:
+        if self.training and _has_numbers(inputs):
             self.bypass.learn(Samples(probes, values, inputs))
 
     def _bypass(self, f: RowFunction, inputs: Rows) -> Tensor | Rows:
@@ -177,7 +180,7 @@ class DiffBypass(BypassEstimator):
                 "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func "
                 "run more than once; use forward='straight_through', which fits in the backward pass"
             )
-        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and inputs[0].shape[0] > 0:
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and _has_numbers(inputs):
             self._fit(f, tuple(x.detach() for x in inputs), None)
         outputs, pullback = network_vjp(self.bypass.frozen(inputs[0]), inputs)
         values = outputs.detach() if isinstance(outputs, Tensor) else tuple(y.detach() for y in outputs)
@@ -191,7 +194,7 @@ class DiffBypass(BypassEstimator):
                 for x in inputs
             ]
             probes = tuple(
-                (x + sigma * e.reshape(-1, *x.shape)).flatten(0, 1)
+                (x + sigma * e.reshape(self.num_samples, *x.shape)).flatten(0, 1)
                 for x, e, sigma in zip(inputs, noise, per_input(self.sigma, inputs), strict=True)
             )  # (S B, ...)
             if self.fit_at_input:
@@ -217,6 +220,11 @@ class DiffBypass(BypassEstimator):
             fit_at_input=self.fit_at_input or None,
         )
         return f"surrogate={self.bypass.name()}, {settings}"
+
+
+def _has_numbers(inputs: Rows) -> bool:
+    """Whether there is anything to differentiate: a row, with a coordinate."""
+    return any(x.numel() for x in inputs)
 
 
 def _check(mode: str, match: str, patience: int | None, num_samples: int, fit_at_input: bool) -> None:

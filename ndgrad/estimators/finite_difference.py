@@ -7,18 +7,27 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ndgrad.bounds import Bounds
+from ndgrad.bounds import Bounds, as_received
 from ndgrad.coloring import Block, Coloring, single_inputs
 from ndgrad.coordinates import PerInput, Setting, as_setting, columns, positive, show
-from ndgrad.estimator import FlatEstimator
+from ndgrad.estimator import (
+    FlatFunction,
+    Pullback,
+    RowFunction,
+    Rows,
+    VJPEstimator,
+    join_rows,
+    split_rows,
+    working_dtype,
+)
 from ndgrad.stencils import Stencil
-from ndgrad.step_ladder import StepQuality, StepTable, ladder
+from ndgrad.step_ladder import Precision, StepQuality, StepTable, ladder
 from ndgrad.validation import one_of, positive_int
 
 _MAX_BLOCK = 2**24  # numbers in one block of probes, so that n^2 B of them never exist at once
 
 
-class FiniteDifference(FlatEstimator):
+class FiniteDifference(VJPEstimator):
     r"""Difference quotients along every coordinate.
 
     .. math:: \partial_i f(x) \approx \frac{f(x + h_i e_i) - f(x - h_i e_i)}{2 h_i} \text{ (central, order 2)},
@@ -30,7 +39,7 @@ class FiniteDifference(FlatEstimator):
     Shapes: x (B, n) and h (n,) or a number; f (B, m), which all n quotients share.
 
     Cost: p n evaluations per row and backward pass for order p, so 2 n (central) or n (forward) by default; with
-    ``sparsity``, p for each group of inputs that share no output; six times as many with ``eps="auto"``.
+    ``sparsity``, p for each group of inputs that share no output; up to six times as many with ``eps="auto"``.
     Deterministic: no variance. The bias is of order :math:`h^p`, :math:`h^2 f'''/6` (central) or
     :math:`h f''/2` (forward) by default, plus rounding of about ``eps_machine |f| / h``.
 
@@ -42,9 +51,10 @@ class FiniteDifference(FlatEstimator):
         method: ``"central"`` or ``"forward"``.
         eps: the step h > 0, in units of the input: a number; a tensor that broadcasts to the row of a single input,
             or of n values in the order of the flattened inputs; or a tuple with one of these for each differentiated
-            input. None chooses ``eps_machine^(1/(p+1))`` times ``max(1, |x_i|)`` for the input's dtype. ``"auto"``
-            tries six steps from ``eps_machine^(1/8) max(1, |x_i|)`` down by factors of 4, and takes for each
-            row and input the entry of their extrapolation table with the least estimated error.
+            input. None chooses ``eps_machine^(1/(p+1))`` times ``max(1, |x_i|)``, for the dtype of the input or of the
+            outputs, whichever is coarser. ``"auto"`` tries six steps (in half precision fewer) from
+            ``eps_machine^(1/8) max(1, |x_i|)`` down by factors of 4, and takes for each row and input the entry of
+            their extrapolation table with the least estimated error.
         order: the order p; even for central differences. None for 2 (central) or 1 (forward).
         bounds: (low, high), which no probe leaves, each a number or numbers as for eps; infinite where there is
             none. Where a formula would leave them, one of the same order and cost is used that has all its points on
@@ -96,45 +106,51 @@ class FiniteDifference(FlatEstimator):
         self.coloring = None if sparsity is None else Coloring(sparsity)
         self.quality: StepQuality | None = None
 
-    def linearize_flat(
-        self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
-    ) -> Callable[[Tensor], Tensor]:
-        """Estimate all n columns of the Jacobian; see `FlatEstimator.linearize_flat`."""
-        stencil, steps = self._plan(f, x)
-        points = [stencil.points(x, step) for step in steps]  # per step and point (B, n)
-        self._require_steps(x, points[-1])
+    def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
+        """Estimate all n columns of the Jacobian; see `VJPEstimator.linearize`."""
+        dtype = working_dtype(*inputs, *outputs)
+        x, y = join_rows(inputs, dtype), join_rows(outputs, dtype)  # (B, n), (B, m)
+        flat, precision = FlatFunction(f, inputs, dtype), Precision.of(inputs, outputs)
+        stencil, steps = self._plan(flat, x, precision)
+        # where f is really evaluated, per step and point (B, n): quotients are by the step that this leaves
+        points = [[as_received(flat, z) for z in stencil.points(x, step)] for step in steps]
+        self._require_steps(inputs, points[-1])
         jacobian = y.new_empty(x.shape[1], *y.shape)  # (n, B, m)
-        table = StepTable(steps, stencil, x, y)
+        table = StepTable(steps, stencil, x, y, precision)
         for block in self._blocks(x, y):
             levels = [
-                stencil.derivative(block.inputs, x, y, moved, [block.columns(f, x, y, z) for z in moved])
+                stencil.derivative(block.inputs, x, y, moved, [block.columns(flat, x, y, z) for z in moved])
                 for moved in points
             ]  # (k, B, m) per step
             jacobian[block.inputs] = table.extrapolate(block.inputs, levels)
         self.quality = table.quality() if self.eps == "auto" else None
-        return lambda v: torch.einsum("nbm,bm->bn", jacobian, v)
+        return lambda v: split_rows(torch.einsum("nbm,bm->bn", jacobian, join_rows(v, dtype)), inputs)
 
-    def _plan(self, f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Stencil, list[Tensor]]:
+    def _plan(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, precision: Precision
+    ) -> tuple[Stencil, list[Tensor]]:
         """Return the points of each coordinate, and the steps (B, n), widest first."""
-        steps = self._steps(f, x)
+        steps = self._steps(f, x, precision)
         stencil = Stencil(self.order, self.method == "central")
         if self.bounds is not None:
             stencil = stencil.within(self.bounds.box(f, x), x, steps[0])
         return stencil, stencil.shorten(x, steps)
 
-    def _steps(self, f: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    def _steps(self, f: Callable[[Tensor], Tensor], x: Tensor, precision: Precision) -> list[Tensor]:
         if self.eps is None:
-            return [torch.finfo(x.dtype).eps ** (1 / (self.order + 1)) * x.abs().clamp(min=1.0)]
+            return [precision.power(1 / (self.order + 1), x) * x.abs().clamp(min=1.0)]
         if isinstance(self.eps, str):
-            return ladder(x)
+            return ladder(x, precision)
         return [columns(self.eps, f, x) * torch.ones_like(x)]
 
-    def _require_steps(self, x: Tensor, points: list[Tensor]) -> None:
-        if any((z == x).any() for z in points):
-            raise ValueError(
-                f"eps={self.eps} vanishes beside an input as large as {x.abs().max().item():.3g} in {x.dtype}; "
-                "use a larger eps, eps=None, or float64 inputs"
-            )
+    def _require_steps(self, inputs: Rows, points: list[Tensor]) -> None:
+        moved = [split_rows(z, inputs) for z in points]
+        for x, *moves in zip(inputs, *moved, strict=True):
+            if any((z == x).any() for z in moves):
+                raise ValueError(
+                    f"eps={self.eps} vanishes beside an input as large as {x.abs().max().item():.3g} in {x.dtype}; "
+                    "use a larger eps, eps=None, or float64 inputs"
+                )
 
     def _blocks(self, x: Tensor, y: Tensor) -> Iterator[Block]:
         size = max(1, _MAX_BLOCK // max(1, x.numel()))

@@ -80,7 +80,8 @@ class GuidedEvolutionStrategy(BypassEstimator):
         decode: translates g's output into that of f. None: the identity, or the expected index of class
             logits.
         optimizer: ``params -> torch.optim.Optimizer``; None for Adam with learning rate 1e-3.
-        generator: source of the noise, on the input's device; None for torch's global one.
+        generator: source of the noise and of a default network's weights, on the input's device; None for torch's
+            global one.
 
     ``quality`` holds a `FitQuality` after each fit, ``network`` the fitted network.
 
@@ -142,11 +143,12 @@ class GuidedEvolutionStrategy(BypassEstimator):
             match=match,
             decode=decode,
             optimizer=optimizer,
+            generator=generator,
         )
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Estimate with the network of earlier calls, then fit it; see `VJPEstimator.linearize`."""
-        if inputs[0].shape[0] == 0:
+        if not any(x.numel() for x in inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         dtype = working_dtype(*inputs, *outputs)
         flat, x = FlatFunction(f, inputs, dtype), join_rows(inputs, dtype)  # x (B, n)

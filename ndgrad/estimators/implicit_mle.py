@@ -163,7 +163,9 @@ class ImplicitMLE(Estimator):
         """Lengthen the step while fewer than one entry per draw differs, else shorten it."""
         S, B = differences[0].shape[:2]
         draws = S * B if good is None else int(good.sum())
-        changed = sum(int(d.count_nonzero()) for d in differences) / max(draws, 1)
+        if draws == 0:
+            return
+        changed = sum(int(d.count_nonzero()) for d in differences) / draws
         self.changes = 0.9 * self.changes + 0.1 * changed
         self.alpha = max(self.alpha + (0.001 if self.changes < 1 else -0.001), 0.0)
 

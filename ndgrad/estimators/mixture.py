@@ -51,7 +51,8 @@ class Mixture(VJPEstimator):
 
     Raises:
         TypeError: for something that is no `VJPEstimator`.
-        ValueError: for ``decay`` out of range.
+        ValueError: for ``decay`` out of range, or an estimator whose value is not that of the function, such as
+            ``DiffBypass(forward="bypass")``.
 
     Example:
         >>> import torch, ndgrad
@@ -99,6 +100,8 @@ class Mixture(VJPEstimator):
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Run both and weigh them; see `VJPEstimator.linearize`."""
+        if inputs[0].shape[0] == 0:  # no errors to measure
+            return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         recorder = _Recorder(f)
         halves = [self.unbiased.linearize(recorder, inputs, outputs) for _ in range(2)]
         self.biased.observe(inputs, *recorder.rows_with(inputs, outputs))

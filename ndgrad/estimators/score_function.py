@@ -33,9 +33,9 @@ class ScoreFunction(Estimator):
     evaluation alike.
 
     Cost: S evaluations per row: in the backward pass for the default Gaussian, in the forward pass for a
-    family (``baseline="fx"`` adds one there). Unbiased for the expectation; the variance grows with the
-    number of parameters and, for a Gaussian, as 1/sigma^2. Take it for discrete or random inputs and for
-    learned scales.
+    family (``baseline="fx"`` adds one there, if a gradient can be asked for). Unbiased for the expectation; the
+    variance grows with the number of parameters and, for a Gaussian, as 1/sigma^2. Take it for discrete or random
+    inputs and for learned scales.
 
     Failed evaluations are left out, of the value of a family, too; S is then the number that a row has left, at least
     1, or 2 for ``"loo"``.
@@ -47,14 +47,15 @@ class ScoreFunction(Estimator):
         num_samples: S >= 1.
         sigma: sigma > 0, width of the default Gaussian in units of the input; unused with a family.
         baseline: ``"loo"`` (mean of the other samples), ``"fx"`` (``f`` at the mean of p), None, or a
-            callable from the inputs to a tensor that broadcasts against each output (B, ...), such as a
-            learned network.
+            callable from the inputs to a tensor that broadcasts to each output (B, ...), or one tensor for each,
+            such as a learned network.
         generator: source of the noise of the default Gaussian; None for torch's global one. Families draw
             from the global one, since ``Distribution.sample`` takes no generator.
 
     Raises:
         ValueError: for an argument out of range, a generator or sigma together with a family, ``"loo"`` with
-            a single sample, or a distribution whose batch shape does not start with B.
+            a single sample, ``"fx"`` with a family without a finite mean, a baseline that does not fit the outputs, or
+            a distribution whose batch shape does not start with B.
         TypeError: if ``distribution`` does not return a Distribution.
         TooManyFailuresError: if a row has too few evaluations left.
 
@@ -146,14 +147,17 @@ class ScoreFunction(Estimator):
             z = family.sample((self.num_samples,))  # (S, B, ...)
             values, single = evaluate_samples(f, (z,))  # (S, B, ...)
             good = self._good(values)
-            weights = self._weights(values, good, inputs, lambda: as_tuple(f(family.mean)))
         means = tuple(reweigh(y, good).mean(0) for y in values)
         # summed over what one row's distribution may hold beside its row: independent components
-        log_p = sum_to_rows(family.log_prob(z))  # (S, B)
+        # a copy of z: transforms with a cache would return the constants that z was made from
+        log_p = sum_to_rows(family.log_prob(z.clone()))  # (S, B)
+
+        def linearize(*_: Rows) -> Pullback:
+            weights = self._weights(values, good, inputs, lambda: as_tuple(f(_finite_mean(family))))
+            return lambda v: (weights(v).to(log_p.dtype).T,)
+
         # rows first, as everywhere: (B, S)
-        result = attach(
-            lambda _: means, (log_p.T,), lambda _x, _y: lambda v: (weights(v).to(log_p.dtype).T,), "forward"
-        )
+        result = attach(lambda _: means, (log_p.T,), linearize, "forward")
         return result[0] if single else result
 
     def _family(self, inputs: Rows) -> Distribution:
@@ -198,7 +202,7 @@ class ScoreFunction(Estimator):
         elif callable(self.baseline):
             with torch.no_grad():
                 baselines = as_tuple(self.baseline(*inputs))
-            centred = tuple(y - b for y, b in zip(values, baselines, strict=True))
+            centred = _less(values, baselines * len(values) if len(baselines) == 1 else baselines)
 
         def weights(cotangents: Rows) -> Tensor:
             w = contract(centred, cotangents)  # (S, B)
@@ -211,3 +215,39 @@ class ScoreFunction(Estimator):
         """Show the settings."""
         law = f"sigma={self.sigma}" if self.distribution is None else f"distribution={self.distribution!r}"
         return f"{law}, num_samples={self.num_samples}, baseline={self.baseline!r}"
+
+
+def _less(values: Rows, baselines: Rows) -> Rows:
+    """Subtract a baseline, which must broadcast to (B, ...), from each of the values (S, B, ...)."""
+    if len(baselines) != len(values):
+        raise ValueError(
+            f"the baseline must return one tensor, or one for each of the {len(values)} outputs, but returned "
+            f"{len(baselines)}"
+        )
+    for y, b in zip(values, baselines, strict=True):
+        _require_broadcast(b.shape, y.shape[1:])
+    return tuple(y - b for y, b in zip(values, baselines, strict=True))
+
+
+def _require_broadcast(shape: torch.Size, target: torch.Size) -> None:
+    fits = len(shape) <= len(target) and all(
+        b in (1, y) for b, y in zip(reversed(shape), reversed(target), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"the baseline must broadcast to the output, {tuple(target)}, but has shape {tuple(shape)}; one number for "
+            f"each row has the shape {(*target[:1], *[1] * (len(target) - 1))}"
+        )
+
+
+def _finite_mean(family: Distribution) -> Tensor:
+    try:
+        mean = family.mean
+    except NotImplementedError:
+        mean = torch.tensor(torch.nan)
+    if not mean.isfinite().all():
+        raise ValueError(
+            f"baseline 'fx' is the function at the mean of the distribution, but {type(family).__name__} has no finite "
+            "mean; type baseline='loo'"
+        )
+    return mean

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ndgrad.estimator import Pullback, RowFunction, Rows, VJPEstimator, as_tuple
+from ndgrad.estimator import Pullback, RowFunction, Rows, VJPEstimator
+from ndgrad.trees import flatten
 
 
 class StraightThrough(VJPEstimator):
@@ -25,7 +27,8 @@ class StraightThrough(VJPEstimator):
 
     Args:
         backward: g, a differentiable torch function or module of the same inputs (R, ...) that returns what f
-            returns, in the same shapes; None for the identity. Parameters of a module receive no gradient.
+            returns, in the same shapes and with its containers (dicts, tuples) in the same order; None for the
+            identity. Parameters of a module receive no gradient.
 
     Raises:
         TypeError: for a ``backward`` that cannot be called.
@@ -62,14 +65,14 @@ class StraightThrough(VJPEstimator):
         """Build the graph of g at the inputs; f is not evaluated. See `VJPEstimator.linearize`."""
         with torch.enable_grad():
             x = tuple(t.detach().requires_grad_() for t in inputs)
-            g = x if self.backward is None else as_tuple(self.backward(*x))
+            g = x if self.backward is None else tuple(flatten(self.backward(*x))[0])
         self._require_shapes(g, outputs)
 
         return lambda v: torch.autograd.grad(g, x, v, retain_graph=True, materialize_grads=True)
 
     def _require_shapes(self, g: Rows, outputs: Rows) -> None:
         source = "the identity" if self.backward is None else "backward"
-        if not all(y.requires_grad for y in g):
+        if not all(isinstance(y, Tensor) and y.requires_grad for y in g):
             raise ValueError(
                 f"{source} must have a derivative, but returned a tensor without one; write it in differentiable torch "
                 "operations, without detach or no_grad"
