@@ -265,6 +265,170 @@ def test_too_coarse_for_float32_is_said() -> None:
     assert "float64" in steep.verdict
 
 
+METHODS = ["taylor", "finite_difference"]
+
+
+def differentiated(f: Callable[..., Tensor], *factors: float) -> Callable[..., Tensor]:
+    """``f`` as an autograd Function whose right gradient in each input is multiplied by a factor."""
+
+    class Changed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+            ctx.save_for_backward(*inputs)
+            return f(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, v: Tensor) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+                grads = torch.autograd.grad(f(*inputs), inputs, v)
+            return tuple(factor * g for factor, g in zip(factors, grads, strict=True))
+
+    return Changed.apply
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_that_is_not_finite_is_wrong_and_names_the_entries(method: str) -> None:
+    def one_nan(g: Tensor) -> Tensor:
+        g = g.clone()
+        g[1, 2] = math.nan
+        return g
+
+    result = check_gradients(with_gradient(one_nan), point(), method)
+    assert result.passed is False
+    assert result.repeats == 1
+    assert "the gradient is not finite in 1 of 12 entries: [6]: nan" in str(result)
+    infinite = check_gradients(with_gradient(lambda g: g.abs() / 0), point(), method)
+    assert infinite.passed is False
+    assert "in 12 of 12 entries: [0]: inf, [1]: inf, [2]: inf, and 9 more" in infinite.verdict
+    trap = check_gradients(lambda x: torch.where(x > 0, x.sqrt(), 0 * x.detach()), point(), method)
+    assert trap.passed is False
+    assert "[0]: nan" in trap.verdict
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_estimate_that_is_not_finite_is_wrong(method: str) -> None:
+    def now_and_then(g: Tensor) -> Tensor:
+        return torch.where(torch.rand_like(g) < 0.1, torch.nan, 1.5 * g)
+
+    result = check_gradients(with_gradient(now_and_then), point()[:1], method, repeats=30)
+    assert result.passed is False
+    assert result.repeats == 30
+    assert "the mean of 30 estimates is not finite" in result.verdict
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_function_that_is_not_finite_is_undecided(method: str) -> None:
+    result = check_gradients(torch.log, torch.tensor([-0.1, 1.0, 2.0], dtype=torch.float64), method)
+    assert result.passed is None
+    assert "the function is not finite at x" in str(result)
+
+
+def test_close_to_the_end_of_the_domain() -> None:
+    """A tenth of the inputs' size leads out of it: taylor takes shorter steps, differences have one step only."""
+    near = torch.tensor([0.01, 1.0, 2.0], dtype=torch.float64)
+    right = check_gradients(torch.log, near)
+    assert right.passed is True
+    assert right.slope == pytest.approx(2, abs=0.05)
+    wrong = check_gradients(differentiated(torch.log, 1.1), near)
+    assert wrong.passed is False
+    assert wrong.relative_error == pytest.approx(0.1, rel=0.1)
+    x = torch.tensor([1e-9, 1.0, 2.0], dtype=torch.float64)
+    assert check_gradients(torch.log, x).passed is None
+    outside = check_gradients(torch.log, x, "finite_difference")
+    assert outside.passed is None
+    assert "not finite" in outside.verdict
+    wrong = check_gradients(differentiated(torch.log, 1.1), x, "finite_difference")
+    assert wrong.passed is False
+    assert "in 2 of 3 entries: [1]:" in wrong.verdict
+
+
+@pytest.mark.parametrize("factor", [2.0, 1.1, 0.0, -1.0])
+def test_slope_two_of_curvature_alone_is_undecided(factor: float) -> None:
+    """A thousandth from the optimum of ``100 + |x - a|^2``, float32 resolves the curvature but not the gradient."""
+    a = point()
+    x = a + 1e-3 * torch.cos(17 * a)
+
+    def f(z: Tensor) -> Tensor:
+        return 100 + (z - a.to(z.dtype)).square().sum(1)
+
+    result = check_gradients(differentiated(f, factor), x.float())
+    assert result.slope > 1.8
+    assert result.passed is None
+    assert "slope" in result.verdict
+    assert "curvature outweighs the gradient" in result.verdict
+    assert "float64" in result.verdict
+    assert check_gradients(differentiated(f, factor), x).passed is False
+    assert check_gradients(f, x).passed is True
+
+
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    "1000 + sin": lambda x: 1000 + x.sin(),
+    "1e6 + x": lambda x: 1e6 + x,
+    "small slope": lambda x: 100 + x.sum(1) / 100,
+    "sum of squares": lambda x: (x - 30).square().sum(),
+    "offset beside none": lambda x: torch.cat([x.sin(), 3e4 + 0.002 * x]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", VALUES)
+def test_differences_know_the_rounding_of_large_values(name: str, dtype: torch.dtype) -> None:
+    f, rows = VALUES[name], 10 if name == "sum of squares" else 3
+    for seed in range(3):
+        x = torch.randn(rows, 20, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        right = check_gradients(f, x, "finite_difference", seed=seed)
+        assert right.passed is (None if dtype == torch.float32 else True), right.verdict
+        wrong = check_gradients(differentiated(f, -1.0), x, "finite_difference", seed=seed)
+        assert wrong.passed is not True
+        if dtype == torch.float64:
+            assert wrong.passed is False
+        else:
+            assert "central differences would hide errors of up to" in right.verdict
+            assert "pass x in float64" in right.verdict
+
+
+@pytest.mark.parametrize("factor", [1.1, 0.0, -1.0])
+def test_differences_compare_every_input_in_its_own_units(factor: float) -> None:
+    torch.manual_seed(0)
+    a, b = 1e-6 * torch.randn(4, 2, dtype=torch.float64), 1e6 * torch.randn(4, 3, dtype=torch.float64)
+
+    def f(a: Tensor, b: Tensor) -> Tensor:
+        return (1e6 * a).sin().sum(1) + (1e-6 * b).cos().sum(1)
+
+    assert check_gradients(f, (a, b), "finite_difference").passed is True
+    result = check_gradients(differentiated(f, 1.0, factor), (a, b), "finite_difference")
+    assert result.passed is False
+    assert "in 12 of 20 entries: [8]:" in result.verdict
+    assert result.relative_error > 0.02
+
+
+def test_differences_find_one_entry_of_many_in_float32() -> None:
+    """Rows that an entry does not touch add nothing to the rounding of its difference."""
+    x = torch.linspace(0.5, 1.5, 800).reshape(200, 4)
+
+    def one_row(z: Tensor) -> Tensor:
+        factor = torch.ones_like(z)
+        factor[1, 2] = 1.02
+        return (z.detach() * (1 - factor) + z * factor).square().sum(1)
+
+    assert check_gradients(lambda z: z.square().sum(1), x, "finite_difference").passed is True
+    result = check_gradients(one_row, x, "finite_difference")
+    assert result.passed is False
+    assert "in 1 of 800 entries: [6]:" in result.verdict
+
+
+def test_differences_with_steps_of_whole_periods_are_undecided() -> None:
+    result = check_gradients(torch.sin, 1e6 * point(torch.float32), "finite_difference")
+    assert result.passed is None
+
+
+def test_noise_of_two_estimates_hides_the_difference() -> None:
+    result = check_gradients(box(scaled(1.0)), point()[:1], "finite_difference", repeats=2)
+    assert result.passed is None
+    assert "pass more repeats" in result.verdict
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="method must be one of 'taylor'"):
         check_gradients(torch.sin, point(), "secant")

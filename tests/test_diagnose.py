@@ -19,8 +19,9 @@ from ndgrad import DiffBypass, EvolutionStrategy, FiniteDifference, ScoreFunctio
 from ndgrad.diagnostics.advice import RULES
 from ndgrad.diagnostics.diagnosis import Diagnosis
 from ndgrad.diagnostics.estimates import Difference, Estimates, cosine, difference
-from ndgrad.diagnostics.landscape import Landscape
-from ndgrad.diagnostics.reference import Reference
+from ndgrad.diagnostics.landscape import Landscape, steps
+from ndgrad.diagnostics.problem import pose
+from ndgrad.diagnostics.reference import Reference, difference_reference
 from ndgrad.diagnostics.wording import percent
 from ndgrad.testing import assert_mean
 
@@ -155,6 +156,108 @@ def test_mean_reference_error_is_reported() -> None:
     )  # of each entry; orthogonal blocks of 3 in 60 are exact
     assert_mean(d.reference.variance.flatten(), expected, "variance of the reference")
     assert d.landscape.noise == pytest.approx(1.5 * noise, rel=0.1)
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+class Scaled(ndgrad.FlatEstimator):
+    """An evolution strategy times a factor."""
+
+    def __init__(self, sigma: float, factor: float) -> None:
+        super().__init__()
+        self.sigma, self.factor = sigma, factor
+
+    def linearize_flat(self, f: Any, x: Tensor, y: Tensor) -> Any:
+        inner = EvolutionStrategy(8, self.sigma).linearize_flat(f, x, y)
+        return lambda v: self.factor * inner(v)
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        (1e-4, torch.float32),
+        (1e-3, torch.float32),
+        (1.0, torch.float32),
+        (1e5, torch.float32),
+        (1e-6, torch.float64),
+        (1e6, torch.float64),
+    ],
+)
+def test_the_reference_steps_in_the_inputs_own_scale(scale: float, dtype: torch.dtype) -> None:
+    """Everything about ``sin(x / s)`` at s x is that of sin at x, but for the units."""
+
+    def verdict(estimator: ndgrad.Estimator) -> Diagnosis:
+        box = ndgrad.wrap(lambda z: (z / scale).sin(), estimator=estimator)
+        return diagnose(box, (scale * point()).to(dtype), compare=False, reference_evaluations=400)
+
+    right = verdict(EvolutionStrategy(16, 0.05 * scale))
+    assert right.reference.name == "f, by central differences"
+    assert right.bias.relative < 0.005
+    assert verdict(Scaled(0.05 * scale, 1.0)).bias.relative < 0.005
+    wrong = verdict(Scaled(0.05 * scale, 1.1))
+    assert wrong.bias.significant
+    assert wrong.bias.relative == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e-3, torch.float32), (1e-4, torch.float32), (1e-6, torch.float64)]
+)
+def test_differences_with_steps_of_many_periods_are_found_out(scale: float, dtype: torch.dtype) -> None:
+    x = (scale * point()).to(dtype)
+    box = ndgrad.wrap(lambda z: (z / scale).sin(), estimator=FiniteDifference())
+    d = diagnose(box, x, cotangent=torch.ones(3, 4, dtype=dtype), **QUICK)
+    right = torch.cos(x.double() / scale) / scale
+    assert d.bias.significant
+    assert d.bias.relative == pytest.approx(float((d.gradient - right).norm() / right.norm()), rel=0.01)
+
+
+def test_every_input_has_its_own_step() -> None:
+    def f(a: Tensor, b: Tensor) -> Tensor:
+        return (1e6 * a).sin() + (1e-6 * b).cos()
+
+    x = point()
+    box = ndgrad.wrap(f, estimator=FiniteDifference(), argnums=(0, 1))
+    problem = pose(box, (1e-6 * x, 1e6 * x), {}, cotangent=torch.ones(3, 4))
+    size = torch.finfo(torch.float64).eps ** (1 / 3) * float(x.std(correction=0))
+    assert steps(problem) == pytest.approx((1e-6 * size, 1e6 * size))
+    slopes = problem.gradient(FiniteDifference(eps=steps(problem)))
+    reference = difference_reference(problem, Landscape(1e-7, 1.0, 0.0, 0.0, None, slopes, False))
+    assert reference is not None
+    units = torch.tensor([1e6, 1e-6], dtype=torch.float64).repeat_interleave(4)
+    right = torch.cat([x.cos(), -x.sin()], 1) * units
+    assert_close(reference.gradient / units, right / units, rtol=0, atol=1e-9)
+    assert (reference.variance.sqrt() / units < 1e-9).all()
+
+
+def test_the_step_does_not_vanish_beside_inputs_far_from_zero() -> None:
+    x = 1000 + 1e-3 * point(dtype=torch.float32)
+    d = diagnose(ndgrad.wrap(torch.square, estimator=EvolutionStrategy(8, 10.0)), x, **QUICK)
+    assert d.reference.name == "f, by central differences"
+    assert d.bias.relative < 0.01
+
+
+def test_differences_that_change_with_the_step_are_no_reference() -> None:
+    """Steps of 0.003 in float32 are half a period of ``sin(1000 x)``; the smoothed gradient is that of x."""
+    box = ndgrad.wrap(lambda z: z + 0.2 * (1000 * z).sin(), estimator=EvolutionStrategy(40, 0.5))
+    d = diagnose(box, point(dtype=torch.float32), compare=False)
+    assert d.reference.name == "f smoothed over sigma = 0.5"
+    assert not d.bias.significant
+
+
+def test_rounding_is_part_of_the_reference() -> None:
+    """In float32, differences of ``10 + x / 100`` are right to a few percent; they accuse nobody of more."""
+
+    def with_step(eps: float, offset: float) -> Diagnosis:
+        box = ndgrad.wrap(lambda z: offset + z / 100, estimator=FiniteDifference(eps=eps))
+        return diagnose(box, point(20, 4, torch.float32), compare=False)
+
+    d = with_step(1.0, 10.0)
+    assert d.reference.name == "f, by central differences"
+    assert not d.bias.significant
+    error = (d.reference.gradient - d.gradient).square()
+    assert 0.02 * d.reference.variance.sum() < error.sum() < d.reference.variance.sum()
+    assert with_step(1.0, 60.0).reference.name.startswith("f smoothed")
 
 
 # --- what the function is like ----------------------------------------------------------------------------------------

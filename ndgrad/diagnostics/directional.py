@@ -58,10 +58,24 @@ class Functional:
 
     def value(self, z: Tensor) -> tuple[float, float]:
         """Return phi(z) and the size of its rounding error, under the same random numbers each time."""
+        terms = self.terms(z)
+        return float(terms.sum()), self.rounding * float(terms.abs().sum())
+
+    def rise(self, lower: Tensor, upper: Tensor) -> tuple[float, float]:
+        """Return phi(upper) - phi(lower) and the size of its rounding error.
+
+        Of equal terms only the largest counts: most belong to other rows, but one may have lost its change in rounding.
+        """
+        a, b = self.terms(upper), self.terms(lower)
+        moved, still = a.abs() + b.abs(), 2 * a.abs()[a == b]
+        error = float(moved[a != b].sum()) + float(still.max() if len(still) else 0)
+        return float((a - b).sum()), self.rounding * error
+
+    def terms(self, z: Tensor) -> Tensor:
+        """Return what phi(z) is the sum of, one number for each of the outputs."""
         with seeded(self.seed), torch.no_grad():
             outputs = [y.double().cpu() for y in self._outputs(self._at(z), self.copy)]
-        terms = torch.cat([(y * v).flatten() for y, v in zip(outputs, self.v, strict=True)])
-        return float(terms.sum()), self.rounding * float(terms.abs().sum())
+        return torch.cat([(y * v).flatten() for y, v in zip(outputs, self.v, strict=True)])
 
     def gradient(self, draw: int = 0) -> Tensor:
         """Return grad phi(x) as the module's backward pass gives it, (N,); each draw has its own random numbers."""

@@ -17,11 +17,19 @@ from ndgrad.diagnostics.wording import percent
 from ndgrad.validation import one_of, positive_float, positive_int
 
 _DIRECTIONS = 4
-_LINEAR = 0.01  # relative error that must be excluded before remainders lost in rounding count as none
+_WIDEST = 0.1  # of the steps along a direction
+_HALVINGS = 10  # of a direction that leads to where the function is not finite
+_RIGHT = 0.01  # relative error of a right gradient, as curvature or rounding leave it to be seen
+_SHOWN = 3
 _CONSTANT = (
     "the function is constant around x, and the gradient is 0: right, but nothing to learn from; if its values move "
     "in steps, give it a gradient by ndgrad.wrap"
 )
+_CURVED = (
+    "any gradient has it where curvature outweighs the gradient at every step above rounding, and the error may be {} "
+    "of its size; pass x in float64, or an x with a larger gradient"
+)
+UNDEFINED = "the function is not finite at x or close to it, so there is no derivative to compare with"
 Finding = tuple[bool | None, float, float, str]  # passed, relative error, its standard error, verdict
 
 
@@ -31,13 +39,15 @@ class GradientCheck:
 
     Attributes:
         method: ``"taylor"`` or ``"finite_difference"``.
-        passed: whether the gradient is right; None where noise or rounding hides the answer.
+        passed: whether the gradient is right; None where noise, rounding or curvature hides the answer, or the function
+            is not finite around x.
         verdict: the answer in words.
         slope: of log remainder against log h, the lowest of all directions: 2 if the gradient is right, 1 if not;
             infinite where the remainder vanishes, NaN where it was not measured.
-        steps: the h, (K,); for finite differences the step of each entry, (N,).
+        steps: the h, (K,); for finite differences the step of each entry, (N,). Empty if the gradient is not finite.
         remainders: ``|f(x + h d) - f(x) - h g.d|``, (D, K); for finite differences ``|g - difference|``, (N,).
-        relative_error: of the gradient in the tested directions, as far as it can be measured.
+        relative_error: of the gradient in the tested directions, as far as it can be measured, each input in units of
+            its root mean square; NaN if the gradient or the function is not finite.
         standard_error: of ``relative_error``, from the repeated estimates; 0 for a deterministic gradient.
         repeats: how many estimates of the gradient were averaged.
 
@@ -59,7 +69,7 @@ class GradientCheck:
     def __str__(self) -> str:
         word = {True: "right", False: "WRONG", None: "undecided"}[self.passed]
         lines = [f"gradient check by {self.method.replace('_', ' ')}: {word}", f"  {self.verdict}"]
-        if self.method == "taylor":
+        if self.method == "taylor" and len(self.steps):
             lines += ["", "         h   largest remainder"]
             worst = self.remainders.amax(0)
             lines += [
@@ -84,8 +94,11 @@ def check_gradients(
     .. math:: R(h) = |\varphi(x + h d) - \varphi(x) - h\, g \cdot d|
 
     falls as :math:`h^2` if g is right and as h if it is not, along each of four random directions d: no step has to
-    be chosen. ``"finite_difference"`` compares every entry with a central difference instead, which names the wrong
-    entries at 2 N evaluations.
+    be chosen. Where the curvature outweighs the gradient at every step that rounding leaves, as close to an optimum in
+    float32, it falls as :math:`h^2` for any g: the check is then undecided, unless the error of g, extrapolated to
+    h = 0, is below 1 %. ``"finite_difference"`` compares every entry with a central difference instead, which names the
+    wrong entries at 4 N evaluations; it is undecided where rounding and the change with the step would hide errors of
+    10 %. A gradient that holds NaN or infinity is wrong.
 
     Values and gradient are computed with the same random numbers, so that dropout passes. A gradient that fails and
     depends on them is an estimate: the mean of ``repeats`` of them is tested instead, its standard error is part of
@@ -133,10 +146,34 @@ def check_gradients(
     return _taylor(phi, repeats, tolerance)
 
 
+def not_finite(method: str, samples: Tensor) -> GradientCheck:
+    """Judge estimates (T, N) of which some are NaN or infinite."""
+    T, g = len(samples), samples.mean(0)
+    entries = (~g.isfinite()).nonzero().flatten().tolist()
+    verdict = f"{of_estimates(T)} is not finite in {len(entries)} of {len(g)} entries: {listed(entries, g)}"
+    steps, remainders = torch.empty(0), torch.empty((_DIRECTIONS, 0) if method == "taylor" else 0)
+    return GradientCheck(method, False, verdict, math.nan, steps, remainders, math.nan, 0.0, T)
+
+
+def of_estimates(T: int) -> str:
+    """Say what is judged."""
+    return f"the mean of {T} estimates" if T > 1 else "the gradient"
+
+
+def listed(entries: list[int], g: Tensor, right: Tensor | None = None) -> str:
+    """Name the first few entries of the gradient (N,), with what they should be."""
+
+    def shown(i: int) -> str:
+        return f"[{i}]: {g[i]:.4g}" + ("" if right is None else f" instead of {right[i]:.4g}")
+
+    more = f", and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    return ", ".join(map(shown, entries[:_SHOWN])) + more
+
+
 def _samples(phi: Functional, repeats: int) -> Tensor:
     """Return independent estimates of the gradient, (T, N); T = 1 if all random numbers lead to the same."""
     first, second = phi.gradient(), phi.gradient(1)
-    if torch.equal(first, second):
+    if torch.isclose(first, second, rtol=0, atol=0, equal_nan=True).all():
         return first.unsqueeze(0)
     return torch.stack([first, second, *(phi.gradient(draw) for draw in range(2, repeats))])
 
@@ -151,13 +188,18 @@ def _taylor(phi: Functional, repeats: int, tolerance: float) -> GradientCheck:
 
 
 def _check(phi: Functional, samples: Tensor, tolerance: float) -> GradientCheck:
+    if not samples.isfinite().all():
+        return not_finite("taylor", samples)
     with seeded(phi.seed):
-        directions = torch.randn(_DIRECTIONS, len(phi.x), dtype=torch.float64) * phi.scale  # (D, N)
-    lines = [follow(phi, samples, d) for d in directions]
-    size = max(float((samples.mean(0) * phi.scale).norm()), max(abs(line.derivative) for line in lines))
+        draws = torch.randn(_DIRECTIONS, len(phi.x), dtype=torch.float64)  # (D, N)
+    unit = _unit(phi, draws)
+    lines = [follow(phi, samples, draw * unit) for draw in draws]
+    size = max(float((samples.mean(0) * unit).norm()), max(abs(line.derivative) for line in lines))
     slope = min((line.slope for line in lines if not math.isnan(line.slope)), default=math.nan)
     finding: Finding = (True, 0.0, 0.0, _CONSTANT)
-    if size > 0 and len(samples) == 1:
+    if not all(line.remainders.isfinite().all() for line in lines):
+        finding = (None, math.nan, 0.0, UNDEFINED)
+    elif size > 0 and len(samples) == 1:
         finding = _exact_verdict(lines, size, slope, math.sqrt(phi.rounding))
     elif size > 0:
         finding = _mean_verdict(lines, size, slope, len(samples), tolerance)
@@ -168,13 +210,25 @@ def _check(phi: Functional, samples: Tensor, tolerance: float) -> GradientCheck:
     )  # fmt: skip
 
 
+def _unit(phi: Functional, draws: Tensor) -> Tensor:
+    """Return the inputs' scale (N,), halved until the function is finite at the far ends of all lines."""
+    unit = phi.scale
+    for _ in range(_HALVINGS):
+        if all(math.isfinite(phi.value(phi.x + _WIDEST * draw * unit)[0]) for draw in draws):
+            break
+        unit = unit / 2
+    return unit
+
+
 def _exact_verdict(lines: list[Line], size: float, slope: float, resolution: float) -> Finding:
     """Judge a gradient without noise; relative errors below ``resolution`` cannot be told from rounding."""
     error = max(abs(line.deviation) for line in lines) / size
     bound = max(line.bound for line in lines) / size
-    if 1.8 <= slope < math.inf:
+    if 1.8 <= slope < math.inf and error < _RIGHT:
         return True, error, 0.0, f"slope {slope:.2f}: the gradient is right"
-    if bound < resolution or (slope == math.inf and bound < _LINEAR):
+    if 1.8 <= slope < math.inf:
+        return None, error, 0.0, f"slope {slope:.2f}, but {_CURVED.format(percent(error))}"
+    if bound < resolution or (slope == math.inf and bound < _RIGHT):
         return True, error, 0.0, f"the remainder vanishes: the gradient is right to {bound:.0e} of its size"
     if not math.isfinite(slope):
         hint = "too few remainders stand out of rounding to measure a slope; pass x in float64"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ndgrad.diagnostics.problem import Problem
+from ndgrad.diagnostics.problem import Problem, scale_of
 from ndgrad.estimators import FiniteDifference
 from ndgrad.sampling import gaussian
 
@@ -27,7 +27,8 @@ class Landscape:
         still_rows: share of the rows in which all draws give one value.
         moving_sigma: if that is more than half: the least of sigma, 2 sigma, 4 sigma, ... at which it is not; None if
             there is none.
-        slopes: gradient by central differences with the smallest sensible steps, (B, n); None if not affordable.
+        slopes: gradient by central differences with the smallest sensible steps, ``eps_machine^(1/3)`` times the
+            deviation of each input's entries, (B, n); None if not affordable.
         jumps: whether the objective is discontinuous along random lines.
 
     """
@@ -66,7 +67,9 @@ def survey(problem: Problem, sigma: float, affordable: int) -> Landscape:
     noise = _noise(problem)
     w = problem.responses(_draws(problem, sigma, DRAWS))  # (S, B)
     still = _still(w, noise)
-    slopes = problem.gradient(FiniteDifference()) if 2 * problem.num_inputs <= affordable else None
+    slopes = None
+    if 2 * problem.num_inputs <= affordable:
+        slopes = problem.gradient(FiniteDifference(eps=steps(problem)))
     return Landscape(
         sigma=sigma,
         spread=float(w.var(0).mean().sqrt()),
@@ -76,6 +79,23 @@ def survey(problem: Problem, sigma: float, affordable: int) -> Landscape:
         slopes=slopes,
         jumps=noise == 0 and _jumps(problem, sigma),
     )
+
+
+def steps(problem: Problem) -> tuple[float, ...]:
+    """Return a step for each input that balances truncation and rounding if f changes over the input's own scale.
+
+    ``eps^(1/3)`` times the deviation of its entries, but ``eps^(2/3)`` of the largest at least, beside which it must
+    not vanish.
+    """
+    eps = rounding_unit(problem)
+    return tuple(
+        max(eps ** (1 / 3) * scale_of((x,)), eps ** (2 / 3) * float(x.abs().max())) for x in problem.inputs
+    )
+
+
+def rounding_unit(problem: Problem) -> float:
+    """Return the relative rounding error of the least accurate input or output."""
+    return max(torch.finfo(t.dtype).eps for t in (*problem.inputs, *problem.cotangent))
 
 
 def _draws(problem: Problem, sigma: float, count: int) -> Tensor:
