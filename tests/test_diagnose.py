@@ -739,3 +739,20 @@ def test_failures_are_skipped_as_the_module_does_and_values_tried_again(estimato
         assert d.landscape.slopes is not None
         assert d.landscape.slopes.isfinite().all()
         assert math.isfinite(d.landscape.spread)
+
+
+@pytest.mark.parametrize("make", [EvolutionStrategy, ndgrad.LeastSquares])
+@pytest.mark.parametrize(
+    ("sigma", "num_inputs"),
+    [
+        (lambda: ndgrad.AdaptiveSigma(0.1), 1),
+        (lambda: ndgrad.AdaptiveSigma((0.1, 0.1)), 2),
+        (lambda: torch.tensor([0.06, 0.1281]), 1),  # root mean square 0.1
+        (lambda: (0.1, torch.tensor([0.1, 0.1])), 2),
+    ],
+)
+def test_every_kind_of_width_is_diagnosed(make: Any, sigma: Any, num_inputs: int) -> None:
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    box = ndgrad.wrap(lambda *x: sum(x).sin().sum(1), estimator=make(4, sigma()), argnums=range(num_inputs))
+    found = diagnose(box, *[x] * num_inputs, repeats=4, reference_evaluations=40)
+    assert found.sigma == pytest.approx(0.1, rel=1e-3)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ndgrad.coordinates import per_input
 from ndgrad.diagnostics.advice import advise
 from ndgrad.diagnostics.candidates import CANDIDATES
 from ndgrad.diagnostics.diagnosis import Comparison, Diagnosis, Profile
@@ -24,7 +25,7 @@ from ndgrad.diagnostics.reference import (
     smoothed_reference,
     smoothing_change,
 )
-from ndgrad.estimator import Estimator
+from ndgrad.estimator import Estimator, Rows
 from ndgrad.validation import positive_int
 from ndgrad.wrap import BlackBox
 
@@ -72,6 +73,8 @@ def diagnose(
     Raises:
         TypeError: for a module that `wrap` did not make.
         ValueError: for both a cotangent and a loss, or a number out of range.
+        NdgradError: where the function fails within some sigmas around x: the reference needs every value, also
+            of a module whose ``on_error="skip"`` does without some. Let the function return a penalty there.
 
     Example:
         >>> import torch, ndgrad
@@ -112,7 +115,7 @@ def _measure(problem: Problem, estimator: Estimator, repeats: int, seed: int) ->
         evaluations=(problem.spent - before) // repeats,
         spent=problem.spent,
         num_samples=getattr(estimator, "num_samples", None),
-        sigma=_sigma(estimator),
+        sigma=_sigma(estimator, problem.inputs),
         consistent=estimator.consistent,
         value_error=mean(q.value_error for q in qualities) if qualities else None,
         gradient_error=mean(gradient_errors) if gradient_errors else None,
@@ -197,10 +200,14 @@ def _profile(problem: Problem, gradient: Tensor, reference: Reference, sigma: fl
     return Profile(row, distance, values - values[len(values) // 2], float(norms[row]), slope)
 
 
-def _sigma(estimator: Estimator) -> float | None:
-    """Width of the estimator's draws; the root mean square if inputs have their own."""
+def _sigma(estimator: Estimator, inputs: Rows) -> float | None:
+    """Width of the estimator's next draws; the root mean square where inputs or coordinates have their own."""
     sigma = getattr(estimator, "sigma", None)
-    return None if sigma is None else float(torch.as_tensor(sigma).double().square().mean().sqrt())
+    if sigma is None:
+        return None
+    rows = zip(per_input(sigma, inputs), inputs, strict=True)
+    widths = [torch.as_tensor(width).expand(x[:1].shape).double().cpu().flatten() for width, x in rows]
+    return float(torch.cat(widths).square().mean().sqrt())
 
 
 def _value_is_f(problem: Problem, estimator: Estimator) -> bool:
