@@ -62,7 +62,10 @@ class Evaluator:
         self._takes_seed = takes_seed(fn)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "structure": None}  # holds functions that cannot be pickled; the next call knows
+        return {
+            **self.__dict__,
+            "structure": None,
+        }  # holds functions that cannot be pickled; the next call knows
 
     def evaluate(
         self, call: Call, inputs: tuple[Tensor, ...], rows: tuple[Tensor, ...], may_skip: bool
