@@ -14,7 +14,7 @@ from ndgrad.errors import UnsupportedTransformError
 from ndgrad.estimator import Estimator, EvaluateIn, Pullback, RowFunction, Rows, as_tuple, working_dtype
 from ndgrad.missing import good_samples, leave_one_out, less_baseline, reweigh
 from ndgrad.sampling import contract, evaluate_samples, gaussian, sum_to_rows
-from ndgrad.transforms import inside_transform
+from ndgrad.transforms import has_tangent, inside_transform
 from ndgrad.validation import one_of, positive_float, positive_int
 
 Baseline = str | Callable[..., Any] | None
@@ -151,13 +151,17 @@ class ScoreFunction(Estimator):
         # summed over what one row's distribution may hold beside its row: independent components
         # a copy of z: transforms with a cache would return the constants that z was made from
         log_p = sum_to_rows(family.log_prob(z.clone()))  # (S, B)
-
-        def linearize(*_: Rows) -> Pullback:
-            weights = self._weights(values, good, inputs, lambda: as_tuple(f(_finite_mean(family))))
-            return lambda v: (weights(v).to(log_p.dtype).T,)
-
-        # rows first, as everywhere: (B, S)
-        result = attach(lambda _: means, (log_p.T,), linearize, "forward")
+        result = means
+        if log_p.requires_grad or has_tangent(log_p):
+            with torch.no_grad():
+                weights = self._weights(values, good, inputs, lambda: as_tuple(f(_finite_mean(family))))
+            # rows first, as everywhere: (B, S)
+            result = attach(
+                lambda _: means,
+                (log_p.T,),
+                lambda _x, _y: lambda v: (weights(v).to(log_p.dtype).T,),
+                "forward",
+            )
         return result[0] if single else result
 
     def _family(self, inputs: Rows) -> Distribution:
