@@ -37,7 +37,6 @@ from benchmarks.stored_references import reference
 def main(config: Config) -> list[Record]:
     """Run the comparison, print it and write its files; returns the records."""
     plan = make_plan(config)
-    config.out.mkdir(parents=True, exist_ok=True)  # before anything is computed
     torch.set_num_threads(config.threads)
     begin = time.perf_counter()
     records, skipped = _run(plan, describe(config, plan.effort))

@@ -121,6 +121,8 @@ def make_plan(config: Config) -> Plan:
         raise ValueError(
             f"--evaluations must be at least 2 (the value and one probe), got {min(effort.evaluations)}"
         )
+    if config.out.exists() and not config.out.is_dir():
+        raise ValueError(f"--out must name a folder, got the file {config.out}")
     if effort.seeds < 2:
         raise ValueError(f"--seeds must be at least 2 (a variance is reported), got {effort.seeds}")
     if min(config.fractions, default=1) <= 0:

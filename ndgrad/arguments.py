@@ -63,22 +63,20 @@ class Argument:
         return any(leaf.role == "input" for leaf in self.leaves)
 
 
-def parameter_names(fn: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names by which ``fn``'s positional arguments can be called; empty where Python does not know."""
+def parameter_names(fn: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of ``fn``'s positional arguments, and of those that only a keyword can pass.
+
+    Both in the order of the signature; empty where Python does not know it.
+    """
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature
-        return ()
-    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-
-
-def keyword_names(fn: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names that only a keyword can pass, in the order of the signature."""
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+        return (), ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return (
+        tuple(p.name for p in parameters if p.kind in positional),
+        tuple(p.name for p in parameters if p.kind == inspect.Parameter.KEYWORD_ONLY),
+    )
 
 
 def read_arguments(

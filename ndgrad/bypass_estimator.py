@@ -14,6 +14,11 @@ from ndgrad.fit_losses import FitQuality
 from ndgrad.replay import Samples, concatenate
 
 
+def has_numbers(inputs: Rows) -> bool:
+    """Whether there is anything to differentiate: a row, with a coordinate."""
+    return any(x.numel() for x in inputs)
+
+
 class BypassEstimator(VJPEstimator):
     """A VJP estimator that holds a bypass network with its fit."""
 

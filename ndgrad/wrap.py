@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack, overload
 import torch
 from torch._compile import _disable_dynamo
 
-from ndgrad.arguments import Key, keyword_names, parameter_names
+from ndgrad.arguments import Key, parameter_names
 from ndgrad.autocast import without_autocast
 from ndgrad.autograd import attach
 from ndgrad.binding import ArgNums, BindingRules, InDims
@@ -317,9 +317,7 @@ def wrap(
     if evaluate_in not in ("backward", "forward"):
         raise ValueError(f"evaluate_in must be 'backward' or 'forward', got {evaluate_in!r}")
     _check_calling(batched, vectorize, in_dims, chunk_size)
-    rules = BindingRules(
-        parameter_names(fn), keyword_names(fn), _as_keys(argnums), in_dims, batched, vectorize
-    )
+    rules = BindingRules(*parameter_names(fn), _as_keys(argnums), in_dims, batched, vectorize)
     taken = {"argnums": rules.argnums or (), "in_dims": in_dims if isinstance(in_dims, dict) else ()}
     execution = Execution(
         executor, on_error, retries, timeout, min_success, cache, cache_key, budget, progress or None

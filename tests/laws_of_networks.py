@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ndgrad import Estimator
+from ndgrad.bypass_estimator import BypassEstimator
 from ndgrad.estimator import RowFunction
 from ndgrad.testing import estimate
 
@@ -49,3 +50,13 @@ def assert_calls_keep_their_network(estimator: Estimator, f: RowFunction, x: Ten
         grads.append(torch.autograd.grad(second, z, v)[0])
     torch.testing.assert_close(grads[:2], grads[2:], rtol=0, atol=0)
     assert (grads[0] - grads[1]).abs().max() > 1e-9, "the two calls do not differ, so nothing was tested"
+
+
+def assert_nothing_to_differentiate_is_zeros(build: Callable[[], BypassEstimator]) -> None:
+    """Without a row, or without a coordinate, the gradient has the input's shape and no network is built."""
+    for shape in ((4, 0), (0, 3)):
+        estimator = build()
+        x = torch.zeros(shape, requires_grad=True)
+        (grad,) = torch.autograd.grad(estimator(lambda z: z.sum(1), x).sum(), x)
+        assert grad.shape == shape
+        assert estimator.network is None

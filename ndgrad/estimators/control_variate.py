@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ndgrad.bypass import Bypass, network_vjp
-from ndgrad.bypass_estimator import BypassEstimator
+from ndgrad.bypass_estimator import BypassEstimator, has_numbers
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
 from ndgrad.fit_losses import Loss
 from ndgrad.missing import good_samples, leave_one_out, reweigh
@@ -152,7 +152,7 @@ class ControlVariate(BypassEstimator):
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Estimate with the network of earlier calls, then fit it; see `VJPEstimator.linearize`."""
-        if not any(x.numel() for x in inputs):
+        if not has_numbers(inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         dtype = working_dtype(*inputs, *outputs)
         x = join_rows(inputs, dtype)  # (B, n)

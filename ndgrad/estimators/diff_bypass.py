@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ndgrad.autograd import attach
 from ndgrad.bypass import Bypass, network_vjp
-from ndgrad.bypass_estimator import BypassEstimator
+from ndgrad.bypass_estimator import BypassEstimator, has_numbers
 from ndgrad.coordinates import Setting, as_setting, per_input, positive, show
 from ndgrad.errors import UnsupportedTransformError
 from ndgrad.estimator import EvaluateIn, Pullback, RowFunction, Rows, as_tuple
@@ -151,14 +151,14 @@ class DiffBypass(BypassEstimator):
 
     def forward(self, f: RowFunction, *inputs: Tensor, evaluate_in: EvaluateIn = "backward") -> Tensor | Rows:
         """Return ``f(x)`` or, while training with ``forward="bypass"``, ``g(x)``; see `Estimator.forward`."""
-        nothing_to_fit = self.bypass.fit is None and not _has_numbers(inputs)
+        nothing_to_fit = self.bypass.fit is None and not has_numbers(inputs)
         if not self.exact_value and not nothing_to_fit:
             return self._bypass(f, inputs)
         return super().forward(f, *inputs, evaluate_in=evaluate_in)
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Fit in training, then differentiate the network at the inputs; see `VJPEstimator.linearize`."""
-        if not _has_numbers(inputs):
+        if not has_numbers(inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         if self.training and self.num_samples:
             self._fit(f, inputs, outputs)
@@ -167,7 +167,7 @@ class DiffBypass(BypassEstimator):
 
     def observe(self, inputs: Rows, probes: Rows, values: Rows) -> None:
         """Fit to evaluations that were made for something else; see `Estimator.observe`."""
-        if self.training and _has_numbers(inputs):
+        if self.training and has_numbers(inputs):
             self.bypass.learn(Samples(probes, values, inputs))
 
     def _bypass(self, f: RowFunction, inputs: Rows) -> Tensor | Rows:
@@ -180,7 +180,7 @@ class DiffBypass(BypassEstimator):
                 "DiffBypass(forward='bypass') fits in the forward pass, which activation checkpointing and torch.func "
                 "run more than once; use forward='straight_through', which fits in the backward pass"
             )
-        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and _has_numbers(inputs):
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and has_numbers(inputs):
             self._fit(f, tuple(x.detach() for x in inputs), None)
         outputs, pullback = network_vjp(self.bypass.frozen(inputs[0]), inputs)
         values = outputs.detach() if isinstance(outputs, Tensor) else tuple(y.detach() for y in outputs)
@@ -220,11 +220,6 @@ class DiffBypass(BypassEstimator):
             fit_at_input=self.fit_at_input or None,
         )
         return f"surrogate={self.bypass.name()}, {settings}"
-
-
-def _has_numbers(inputs: Rows) -> bool:
-    """Whether there is anything to differentiate: a row, with a coordinate."""
-    return any(x.numel() for x in inputs)
 
 
 def _check(mode: str, match: str, patience: int | None, num_samples: int, fit_at_input: bool) -> None:

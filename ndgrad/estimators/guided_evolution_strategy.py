@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ndgrad.bypass import Bypass, network_vjp
-from ndgrad.bypass_estimator import BypassEstimator
+from ndgrad.bypass_estimator import BypassEstimator, has_numbers
 from ndgrad.coordinates import Setting, as_setting, columns, positive, show
 from ndgrad.estimator import FlatFunction, Pullback, RowFunction, Rows, join_rows, split_rows, working_dtype
 from ndgrad.fit_losses import Loss
@@ -148,7 +148,7 @@ class GuidedEvolutionStrategy(BypassEstimator):
 
     def linearize(self, f: RowFunction, inputs: Rows, outputs: Rows) -> Pullback:
         """Estimate with the network of earlier calls, then fit it; see `VJPEstimator.linearize`."""
-        if not any(x.numel() for x in inputs):
+        if not has_numbers(inputs):
             return lambda _: tuple(torch.zeros_like(x) for x in inputs)
         dtype = working_dtype(*inputs, *outputs)
         flat, x = FlatFunction(f, inputs, dtype), join_rows(inputs, dtype)  # x (B, n)

@@ -10,9 +10,10 @@ from dataclasses import fields
 import pytest
 
 from benchmarks import compare_estimators
+from benchmarks.console import print_results
 from benchmarks.peers import PEERS
 from benchmarks.plan import QUICK, Config, make_plan
-from benchmarks.records import Record
+from benchmarks.records import Record, Skipped
 from benchmarks.tasks import DEFAULT_TASKS, TASKS
 from benchmarks.variants import VARIANTS
 
@@ -114,6 +115,11 @@ def test_printed_table_has_units_and_says_how_to_read_it(capsys, tmp_path):
         assert words in printed
 
 
+def test_brackets_of_an_extra_are_printed(capsys):
+    print_results([], [Skipped("ranking", "torchopt", 9, "type pip install 'ndgrad[peers]'")], [])
+    assert "pip install 'ndgrad[peers]'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,6 +130,7 @@ def test_printed_table_has_units_and_says_how_to_read_it(capsys, tmp_path):
         ),
         (["--evaluations", "1"], "error: --evaluations must be at least 2 (the value and one probe), got 1"),
         (["--seeds", "1"], "error: --seeds must be at least 2 (a variance is reported), got 1"),
+        (["--out", __file__], f"error: --out must name a folder, got the file {__file__}"),
         (
             ["--tasks", "ranking", "--estimators", "finite_difference_forward", "--evaluations", "4"],
             "error: no estimator can work with these --evaluations: "
